@@ -12,6 +12,7 @@
 #include <signal.h>
 #include <stdarg.h>
 #include <stdbool.h>
+#include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -380,9 +381,25 @@ wrong(const char *what)
 	return EX_USAGE;
 }
 
+/* Whether text is a whole number from lo to hi, nothing else; it goes to *out. */
+static bool
+number(const char *text, unsigned lo, unsigned hi, unsigned *out)
+{
+	char *end;
+	unsigned long v;
+
+	errno = 0;
+	v = strtoul(text, &end, 10);
+	if (text[0] < '0' || text[0] > '9' || *end != '\0' || errno != 0 || v < lo || v > hi)
+		return false;
+	*out = (unsigned)v;
+	return true;
+}
+
 int
 main(int argc, char **argv)
 {
+	char what[200];
 	unsigned restarts_max = 10, within_s = 600;
 	bool launcher = false, detach = false;
 	int log, null, code, at = 3;
@@ -407,14 +424,22 @@ main(int argc, char **argv)
 			detach = true;
 		else if (strcmp(option, "--stop") == 0 && (strcmp(value, "TERM") == 0 || strcmp(value, "USR1") == 0))
 			s.stop_signal = argv[++at][0] == 'U' ? SIGUSR1 : SIGTERM;
-		else if (strcmp(option, "--restarts") == 0 && atoi(value) >= 0 && atoi(value) < RESTARTS_LIMIT)
-			restarts_max = (unsigned)atoi(value), at++;
-		else if (strcmp(option, "--within") == 0 && atoi(value) > 0)
-			within_s = (unsigned)atoi(value), at++;
+		else if (strcmp(option, "--restarts") == 0 && number(value, 0, RESTARTS_LIMIT - 1, &restarts_max))
+			at++;
+		else if (strcmp(option, "--within") == 0 && number(value, 1, INT32_MAX, &within_s))
+			at++;
 		else if (strcmp(option, "--from") == 0)
 			at++;			/* for list_one */
-		else
-			return wrong(option);
+		else {
+			const char *expected = strcmp(option, "--stop") == 0 ? "TERM or USR1" : strcmp(option, "--restarts") == 0 ?
+			    "a whole number below 1000" : strcmp(option, "--within") == 0 ? "a whole number of seconds, at least 1" : NULL;
+
+			if (expected == NULL)
+				snprintf(what, sizeof(what), "unknown option %.80s", option);
+			else
+				snprintf(what, sizeof(what), "%s: expected %s, found \"%.80s\"", option, expected, value);
+			return wrong(what);
+		}
 	}
 	if (at + 1 >= argc)
 		return wrong("expected -- and a command");

@@ -154,6 +154,11 @@ timeout 60 "$bin/saltfleet-supervise" one "$scratch/sup" --restarts 2 -- sh -c '
 [ $rc -eq 70 ] || fail "a spent budget: exit code $rc"
 [ "$(grep -c event=daemon.start "$scratch/sup/logs/one.log")" = 3 ] || fail "starts within the budget"
 grep -q event=daemon.given_up "$scratch/sup/logs/one.log" || fail "giving up is not said"
+for option in '--restarts x' '--restarts 3x' '--restarts 1000' '--restarts -1' '--within 10m' '--within 0' '--stop KILL'; do
+	rc=0
+	"$bin/saltfleet-supervise" never "$scratch/never" $option -- true 2> "$scratch/err" || rc=$?
+	[ $rc = 64 ] && grep -q -e "${option% *}: expected .*, found \"${option#* }\"" "$scratch/err" || fail "supervise $option: $rc $(cat "$scratch/err")"
+done
 
 # The stop signal reaches the supervisor while the daemon ends by itself: there is no wait and no KILL, and the daemon's own exit code is kept.
 for ((i = 0; i < 8; i++)); do
