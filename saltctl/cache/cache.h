@@ -112,6 +112,11 @@ int cache_job_end(struct cache_job *job, int exit_code);
  * ERR_NOT_FOUND. map_bytes 0: keep the size of the map.
  */
 int cache_job_open(struct cache_job *job, enum cache_mode mode, uint64_t map_bytes, bool bound);
+/*
+ * cache_job_missing - prints a warning if the cache of this identity has more shards than root contains, once
+ * for a job. cache_job_open calls it.
+ */
+void cache_job_missing(const struct cache_job *job, const struct cache_id *id);
 
 /*
  * cache_ask_drop - asks the selectord of this shard to drop the labels that no plan needs (DROP_LABELS) and

@@ -368,6 +368,7 @@ prepare(struct fsck *f)
 	}
 	if (!job->id.bound)
 		return 0;
+	cache_job_missing(job, &job->id);
 	L = job->id.labels.spec.context;
 	if ((rc = cache_corpora_check(&job->corpora, &job->id, note)) != 0)
 		found(f, "meta", note->name, "another corpus was given", note->expected, note->found);

@@ -19,6 +19,7 @@
 #include "base/json/json.h"
 
 #define BATCH_RECORDS 1024
+#define LATER_SHARDS 256
 
 /* ---- identity ---- */
 
@@ -370,6 +371,21 @@ find_dirs(struct cache_job *job)
 	} while (job->shards);
 }
 
+/* The number of a shard in root although shard_0 is not there, as on a host that has only some of them; 0: none. */
+static size_t
+later_shard(const struct cache_job *job)
+{
+	char path[CACHE_DIR_BYTES];
+	struct stat st;
+
+	for (size_t i = 1; i < LATER_SHARDS && !job->shards; i++) {
+		snprintf(path, sizeof(path), "%s/shard_%zu", job->root, i);
+		if (stat(path, &st) == 0)
+			return i;
+	}
+	return 0;
+}
+
 int
 cache_job_begin(struct cache_job *job, struct ctl_args *args, bool corpora)
 {
@@ -387,6 +403,8 @@ cache_job_begin(struct cache_job *job, struct ctl_args *args, bool corpora)
 	else if (job->cfg == NULL)
 		return ctl_usage(args, "which cache? give --cache FOLDER or -c fleet.yaml");
 	find_dirs(job);
+	if (later_shard(job) > 0)
+		return ctl_usage(args, "%s has no shard_0; for another shard alone give --cache %s/shard_%zu", job->root, job->root, later_shard(job));
 	watch_bus(args);
 	cfg = job->cfg;
 	if (corpora && ((exit_code = open_corpus(args, cfg, "corpus", cfg != NULL ? cfg->corpus.train : NULL, CORPUS_TRAIN,
@@ -395,6 +413,14 @@ cache_job_begin(struct cache_job *job, struct ctl_args *args, bool corpora)
 	    &job->corpora.heldout, &job->corpora.heldout_hash)) != 0))
 		return exit_code;
 	return 0;
+}
+
+void
+cache_job_missing(const struct cache_job *job, const struct cache_id *id)
+{
+	if (job->i == 0 && job->shards && id->bound && id->n_shards > job->n)
+		fprintf(stderr, "saltctl %s: %s: warning: the cache has %" PRIu32 " shards, of which shard_0 to shard_%zu are used; shard_%zu is not there\n",
+		    job->args->verb->name, job->root, id->n_shards, job->n - 1, job->n);
 }
 
 int
@@ -407,6 +433,7 @@ cache_job_open(struct cache_job *job, enum cache_mode mode, uint64_t map_bytes, 
 		return rc;
 	if (bound && !job->id.bound)
 		return err_note_set(&job->note, ERR_NOT_FOUND, "%s: no selectord has used this cache yet", job->dir);
+	cache_job_missing(job, &job->id);
 	return 0;
 }
 

@@ -101,6 +101,7 @@ look(struct cache_job *job, struct facts *f)
 		err_note_place(&job->note, "%s", job->dir);
 		return rc;
 	}
+	cache_job_missing(job, &job->id);
 	if ((rc = cache_cover(c, &f->cover, &f->n_cover)) == 0)
 		rc = cache_look(c, &job->id, max, k != 0 ? (unsigned)k : 10, &f->look);
 	if (rc == 0 && ctl_has(job->args, "fidelity"))

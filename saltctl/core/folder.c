@@ -31,6 +31,20 @@ expect_empty(const char *dir, struct err_note *note)
 	return rc;
 }
 
+/* Whether text begins with `ours`, in which # stands for a whole number. */
+static bool
+begins_with(const char *text, const char *ours)
+{
+	for (; *ours != '\0'; ours++) {
+		size_t n = *ours == '#' ? strspn(text, "0123456789") : *text == *ours;
+
+		if (n == 0)
+			return false;
+		text += n;
+	}
+	return true;
+}
+
 int
 ctl_may_write(const char *path, const char *ours, bool replace, struct err_note *note)
 {
@@ -43,7 +57,7 @@ ctl_may_write(const char *path, const char *ours, bool replace, struct err_note 
 	if ((f = fopen(path, "re")) != NULL) {
 		begins[fread(begins, 1, sizeof(begins) - 1, f)] = '\0';
 		fclose(f);
-		if (strncmp(begins, ours, strlen(ours)) == 0)
+		if (begins_with(begins, ours))
 			return 0;
 	}
 	return err_expect(note, EEXIST, "%s", "no such file, or --replace", "another file", path);

@@ -92,6 +92,8 @@ open_caches(struct export *x)
 			    id.labels.spec.context != x->L ? err_expect(&x->note, ERR_MISMATCH, "corpus.context",
 			    "%" PRIu32 ", the cache's", "%" PRIu32, id.labels.spec.context, x->L) :
 			    cache_corpora_check(&job->corpora, &id, &x->note);
+		if (rc == 0 && i == 0)
+			cache_job_missing(job, &id);
 		cache_id_free(&id);
 	}
 	return rc;

@@ -39,16 +39,18 @@ int
 scores_out_begin(struct scores_out *o, const char *path, const char *what, bool with_bytes, bool replace, struct err_note *note)
 {
 	bool tensors = scores_is_safetensors(path);
-	char ours[32];
+	char ours[64];
 	int rc;
 
 	*o = (struct scores_out){.what = what, .with_bytes = with_bytes};
 	snprintf(o->path, sizeof(o->path), "%s", path);
-	snprintf(ours, sizeof(ours), "{\"%s\": ", what);
+	snprintf(ours, sizeof(ours), "{\"%s\": #, \"begin\": ", what);
 	/* No safetensors file begins with 0xff, so an existing one is replaced only with --replace. */
 	if ((rc = ctl_may_write(path, tensors ? "\xff" : ours, replace, note)) != 0)
 		return rc;
-	return tensors ? file_make_parents(path, note) : file_replace_begin(&o->lines, path, note);
+	if (!tensors)
+		return file_replace_begin(&o->lines, path, note);
+	return (rc = file_replaceable(path, note)) != 0 ? rc : file_make_parents(path, note);
 }
 
 static void

@@ -128,6 +128,16 @@ said 78 'identity label_set: expected' import --cache back3 m
 mangle m 's/"labels-00000.safetensors"/"..\/x"/'
 said 65 'the name of a file in the same folder' import --cache back3 m
 said 66 'nowhere' import --cache back3 nowhere
+# A shard that is not there is missed, by every verb.
+mkdir -p halves half/shard_0
+mangle halves/shard_0 's/"shard": "0 of 1"/"shard": "0 of 2"/'
+said 0 'records new' import --cache half halves
+missed='half: warning: the cache has 2 shards, of which shard_0 to shard_0 are used; shard_1 is not there'
+said 0 "$missed" stat --cache half
+said 65 "$missed" fsck --cache half		# it also finds rows of blocks that are the other shard's
+said 0 "$missed" export --cache half half_ex
+mangle m 's/"batch": 8/"batch": 4294967304/'
+said 65 'objects with plan, seed, batch' import --cache back3 m
 mangle m s/x/x/
 printf '\001' | dd of=m/unigram.bin bs=1 seek=9 conv=notrunc status=none
 said 65 'unigram.bin: expected [0-9]* bytes with hash' import --cache back3 m

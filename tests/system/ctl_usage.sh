@@ -111,6 +111,11 @@ wrong 64 'DIR is missing' cache export --cache "$scratch/nowhere"
 wrong 66 'nowhere' cache export --cache "$scratch/nowhere" "$scratch/ex"
 wrong 64 'DIR is missing' cache import --cache "$scratch/nowhere"
 wrong 66 'noexport/manifest.json' cache import --cache "$scratch/c2" "$scratch/noexport"
+mkdir -p "$scratch/one/shard_0" "$scratch/two/shard_0" "$scratch/two/shard_1"
+wrong 64 'two has shard_1, .*one has not: make that folder' cache import --cache "$scratch/one" "$scratch/two"
+mkdir -p "$scratch/three/shard_2"
+wrong 64 'three has no shard_0; for another shard alone give --cache .*three/shard_2' cache stat --cache "$scratch/three"
+wrong 64 '--set cache.dir=x changes an option of fleet.yaml: give -c FILE' cache stat --cache "$scratch/nowhere" --set cache.dir=x
 wrong 64 'give -c fleet.yaml' cache reselect --k 3
 wrong 64 'from 1 to 255, found "300"' cache reselect -c "$scratch/fleet.yaml" --cache "$scratch/nowhere" --k 300
 wrong 64 'give --cache FOLDER or -c' cache drop

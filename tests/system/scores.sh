@@ -55,6 +55,10 @@ python3 "$SOURCE/tests/system/scores_check.py" same scores.jsonl scores.safetens
 # Scores of all sequences computed with a model; those in the cache are the same.
 "$BIN/saltctl" scores export -c fleet.yaml --model scorer --threads 2 all.jsonl > /dev/null || fail "export --model"
 [ "$(wc -l < all.jsonl)" -gt "$(wc -l < scores.jsonl)" ] && [ -z "$(sort all.jsonl | comm -13 - <(sort scores.jsonl))" ] || fail "the model's scores are not those in the cache"
+echo '{"sequence": 3}' > list.jsonl
+refused "a selector.file, which is no earlier export" 73 "list.jsonl.*--replace" "$BIN/saltctl" scores export -c fleet.yaml list.jsonl
+mkfifo pipe.safetensors
+refused "a pipe" 73 "pipe.safetensors: expected a regular file, or none, found a pipe" "$BIN/saltctl" scores export -c fleet.yaml pipe.safetensors
 refused "a file that is there" 73 "tokenizer.json.*--replace" "$BIN/saltctl" scores export -c fleet.yaml tokenizer.json
 
 # ---- the same rows from a file of scores, in the same cache: the same losses, and no score is requested
