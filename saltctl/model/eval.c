@@ -8,6 +8,7 @@
 #include "fabric/config/config.h"
 #include "data/corpus/corpus.h"
 #include "saltctl/core/ctl.h"
+#include "saltctl/core/folder.h"
 #include "saltctl/model/eval.h"
 #include "saltctl/model/lm.h"
 #include "saltctl/core/output.h"
@@ -25,6 +26,7 @@ static const struct cli_option options[] = {
 	{"isolate-documents", NULL, "each document by itself, as with corpus.isolate_documents; the first token of one has no loss", false},
 	{"by-sequence", "FILE", "write the loss of each sequence, as JSON lines: what `saltctl report --teacher-losses` reads", false},
 	EVAL_TASK_OPTIONS,
+	{"replace", NULL, "--by-sequence, --items: replace any file, not only one of an earlier call", false},
 	CTL_DTYPE, CTL_CONFIG, CTL_JSON, CTL_END
 };
 
@@ -129,6 +131,17 @@ evaluate(struct evaluation *e, struct kernels_loss_sums *total)
 	return rc;
 }
 
+int
+eval_out_check(const struct ctl_args *args, const char *path, const char *ours, struct err_note *note)
+{
+	int rc = ctl_may_write(path, ours, ctl_has(args, "replace"), note);
+	struct file_replace file;
+
+	if (rc == 0 && (rc = file_replace_begin(&file, path, note)) == 0)
+		file_replace_abort(&file);
+	return rc;
+}
+
 /* Writes the file of --by-sequence. */
 static int
 write_losses(struct evaluation *e)
@@ -183,6 +196,9 @@ eval(struct ctl_args *args)
 		return EX_USAGE;
 	if ((exit_code = settings(&e, prefix)) != 0 || eval_task(args, &e.kernels, e.context, &exit_code))
 		return exit_code;
+	if (ctl_has(args, "tokenizer") || (ctl_has(args, "replace") && !ctl_has(args, "by-sequence")))
+		return ctl_usage(args, ctl_has(args, "tokenizer") ? "--tokenizer goes with --choices, --pairs or --last-word" :
+		    "--replace goes with --by-sequence or --items");
 	corpus = ctl_has(args, "corpus") ? ctl_get(args, "corpus") : prefix;
 	if (corpus[0] == '\0')
 		return ctl_usage(args, "which text? give --corpus PREFIX, or -c fleet.yaml with corpus.heldout");
@@ -194,12 +210,20 @@ eval(struct ctl_args *args)
 		e.context = (uint64_t)e.lm.model->config.context;
 	if ((exit_code = open_corpus(&e, corpus)) != 0)
 		goto out;
-	if (ctl_has(args, "by-sequence"))
+	rc = 0;
+	if (ctl_has(args, "by-sequence")) {
 		e.window_nats = ctl_alloc(e.windows, sizeof(*e.window_nats));
-	if ((rc = evaluate(&e, &total)) != 0 || (rc = write_losses(&e)) != 0)
+		/* before the work, which would be lost if the file cannot be written */
+		rc = eval_out_check(args, ctl_get(args, "by-sequence"), "{\"sequence\": #, \"loss\": ", &e.note);
+	}
+	if (rc != 0 || (rc = evaluate(&e, &total)) != 0) {
 		exit_code = ctl_fail(args, rc, &e.note);
-	else
-		exit_code = print(&e, corpus, &total, clock_now_s() - start);
+		goto out;
+	}
+	rc = write_losses(&e);
+	exit_code = print(&e, corpus, &total, clock_now_s() - start);	/* the result is shown in any case */
+	if (rc != 0)
+		exit_code = ctl_fail(args, rc, &e.note);
 out:
 	free(e.window_nats);
 	corpus_destroy(&e.corpus);

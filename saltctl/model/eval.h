@@ -25,4 +25,10 @@
 bool eval_task(
     const struct ctl_args *args, const struct kernels_options *kernels, uint64_t context, int *exit_code);
 
+/*
+ * eval_out_check - before the work: whether the file of --items or --by-sequence can be written. EEXIST if another
+ * file is there, not one that begins with `ours`, and --replace was not given.
+ */
+int eval_out_check(const struct ctl_args *args, const char *path, const char *ours, struct err_note *note);
+
 #endif

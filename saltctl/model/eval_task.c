@@ -1,12 +1,14 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "saltctl/model/eval.h"
 
+#include <errno.h>
 #include <inttypes.h>
 #include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sysexits.h>
+#include <unistd.h>
 
 #include "base/clock/clock.h"
 #include "base/file/file.h"
@@ -252,13 +254,15 @@ print_json(const struct judging *j, double seconds)
 
 /* Writes the file of --items, one line per item. */
 static int
-write_items(struct judging *j, const char *path)
+write_items(struct judging *j)
 {
 	const struct task *task = j->own.task;
 	struct file_replace file;
 	int rc;
 
-	if ((rc = file_replace_begin(&file, path, &j->note)) != 0)
+	if (!ctl_has(j->args, "items"))
+		return 0;
+	if ((rc = file_replace_begin(&file, ctl_get(j->args, "items"), &j->note)) != 0)
 		return rc;
 	for (size_t i = 0; i < task_n_items(task); i++) {
 		size_t first, gold, n = task_item_requests(task, i, &first, &gold);
@@ -325,16 +329,33 @@ open_all(struct judging *j, const struct kernels_options *kernels, uint64_t cont
 static int
 judge_all(struct judging *j)
 {
-	int rc = judge(j, TASK_CONTEXTS_OWN, &j->own);
+	const char *against = ctl_get(j->args, "against");
+	int rc = 0;
 
+	/* before the work, which would be lost if a file cannot be read or written */
+	if (against != NULL && access(against, R_OK) != 0)
+		return ctl_fail(j->args, err_note_set(&j->note, errno, "%s", against), &j->note);
+	if (ctl_has(j->args, "items") && (rc = eval_out_check(j->args, ctl_get(j->args, "items"), "{\"file\":\"", &j->note)) != 0)
+		return ctl_fail(j->args, rc, &j->note);
+	rc = judge(j, TASK_CONTEXTS_OWN, &j->own);
 	if (rc == 0 && ctl_has(j->args, "control") &&
 	    (rc = judge(j, TASK_CONTEXTS_SHUFFLED, &j->shuffled)) == 0)
 		rc = judge(j, TASK_CONTEXTS_NONE, &j->none);
-	if (rc == 0 && ctl_has(j->args, "against"))
-		rc = compare(j, ctl_get(j->args, "against"));
-	if (rc == 0 && ctl_has(j->args, "items"))
-		rc = write_items(j, ctl_get(j->args, "items"));
+	if (rc == 0 && against != NULL)
+		rc = compare(j, against);
 	return rc != 0 ? ctl_fail(j->args, rc, &j->note) : 0;
+}
+
+/* The first option that was given and means nothing for items; NULL: none. */
+static const char *
+not_for_items(const struct ctl_args *args)
+{
+	static const char *const of_corpus[] = {"corpus", "by-sequence", "windows", "group", "lanes", "isolate-documents", "dtype"};
+
+	for (size_t i = 0; i < sizeof(of_corpus) / sizeof(of_corpus[0]); i++)
+		if (ctl_has(args, of_corpus[i]))
+			return of_corpus[i];
+	return NULL;
 }
 
 bool
@@ -356,8 +377,12 @@ eval_task(
 			j.options.kind = kinds[i].kind;
 			n++;
 		}
-	if (n > 0 && ctl_has(args, "by-sequence")) {
-		*exit_code = ctl_usage(args, "--by-sequence goes with --corpus");
+	if (n > 0 && not_for_items(args) != NULL) {
+		*exit_code = ctl_usage(args, "--%s is for a corpus, not for --choices, --pairs or --last-word", not_for_items(args));
+		return true;
+	}
+	if (n > 0 && ctl_has(args, "replace") && !ctl_has(args, "items")) {
+		*exit_code = ctl_usage(args, "--replace goes with --items");
 		return true;
 	}
 	if (n != 1 || (j.options.kind != TASK_CHOICES && ctl_has(args, "control"))) {
@@ -375,10 +400,14 @@ eval_task(
 		return true;
 	j.options.seed = (uint32_t)seed;
 	if ((*exit_code = open_all(&j, kernels, context)) == 0 && (*exit_code = judge_all(&j)) == 0) {
-		if (ctl_has(args, "json"))
+		int rc = write_items(&j);
+
+		if (ctl_has(args, "json"))	/* the result is shown in any case */
 			*exit_code = print_json(&j, clock_now_s() - start);
 		else
 			print_text(&j, clock_now_s() - start);
+		if (rc != 0)
+			*exit_code = ctl_fail(args, rc, &j.note);
 	}
 	judged_free(&j.own);
 	judged_free(&j.shuffled);

@@ -119,8 +119,7 @@ origin(const struct grow *g)
 static int
 write_folder(struct grow *g, const char *dir, struct err_note *note)
 {
-	static const char *const texts[] = {
-	    "tokenizer.json", "tokenizer_config.json", "special_tokens_map.json"};
+	static const char *const texts[] = {"tokenizer_config.json", "special_tokens_map.json"};
 	const struct model *model = model_growth_model(g->growth);
 	struct json *more = json_new_object();
 	char path[4200];
@@ -128,6 +127,11 @@ write_folder(struct grow *g, const char *dir, struct err_note *note)
 
 	json_put(more, LM_ORIGIN, origin(g));
 	rc = weights_config_save_more(dir, &model->config, WEIGHTS_F32, more, NULL, note);
+	ctl_tokenizer_path(g->small, path, sizeof(path));
+	if (rc == 0 && access(path, F_OK) == 0)
+		rc = ctl_tokenizer_copy(dir, path, note);
+	else if (rc == 0)
+		fprintf(stderr, "saltctl model grow: warning: %s has no tokenizer.json or tokenizer.model, so the new folder has no tokenizer\n", g->small);
 	for (size_t i = 0; i < sizeof(texts) / sizeof(texts[0]) && rc == 0; i++) {
 		snprintf(path, sizeof(path), "%s/%s", g->small, texts[i]);
 		if (access(path, F_OK) == 0)

@@ -73,6 +73,15 @@ done
 # Also for each sequence: their mean is the loss, and the trainer has written the same values after its last step.
 ctl eval -c fleet.yaml --model run/checkpoints/step_00000003 --by-sequence losses > /dev/null
 same losses run/sequence_losses.jsonl "losses of sequences"
+# A file that is not of an earlier call stays; one that cannot be written is found before the evaluation; if the disk is full at the end, the result
+# is shown nevertheless.
+echo '{"sequence": 17}' > list
+must_fail 73 'list: expected no such file, or --replace' -c fleet.yaml --model run/checkpoints/step_00000003 --by-sequence list
+[ "$(cat list)" = '{"sequence": 17}' ] || fail "--by-sequence replaced another file"
+ctl eval -c fleet.yaml --model run/checkpoints/step_00000003 --by-sequence losses > /dev/null || fail "--by-sequence does not replace its own file"
+got=0; (ulimit -f 0; trap '' XFSZ; exec timeout 100 "$BIN/saltctl" eval -c fleet.yaml --model run/checkpoints/step_00000003 --by-sequence full.losses) 2>&1 |
+	cat > out || got=$?
+[ $got = 74 ] && grep -q '^log-perplexity' out && grep -q 'full.losses: write: File too large' out || fail "a full disk: $got $(cat out)"
 python3 - "$(field log_perplexity eval.json)" <<'END'
 import json, sys
 lines = [json.loads(x) for x in open("losses")]
@@ -108,6 +117,9 @@ ctl model info grown | grep -q "^grown from *$fingerprint: 2 layers, width 32, 4
 	fail "model info of a grown model: $(ctl model info grown)"
 [ "$(ctl model info grown --json | sed -n 's/^ *"fingerprint": "\(.*\)",*/\1/p' | sort -u | wc -l)" = 2 ] || fail "model info --json: the fingerprints of both models"
 cmp -s run/checkpoints/step_00000003/tokenizer.json grown/tokenizer.json || fail "model grow did not copy the tokenizer"
+cp -r small bare
+ctl model grow bare bare_grown --layers 2 > /dev/null 2> err
+grep -q 'bare has no tokenizer.json or tokenizer.model, so the new folder has no tokenizer' err || fail "model grow without a tokenizer: $(cat err)"
 
 # Changed bytes with the same size and times, in a checkpoint (found by its manifest) and in another folder (found by the record of its first use).
 for dir in run/checkpoints/step_00000003 model; do

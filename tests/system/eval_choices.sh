@@ -76,6 +76,7 @@ must_fail() {
 	grep -q -- "$pattern" err || fail "eval $*: expected \"$pattern\", said: $(cat err)"
 }
 printf '{"good": "a b", "bad": "b a"}\n{"good": "a b"}\n' > bad.jsonl
+printf '{"good": "a b", "bad": "b a", "set": 3}\n' > one.jsonl
 must_fail 65 'bad.jsonl: line 2: expected a member "sentence_bad"' --pairs bad.jsonl
 must_fail 65 'choices.jsonl: line 1: expected a member "text"' --last-word choices.jsonl
 must_fail 66 'none.jsonl' --pairs none.jsonl
@@ -84,6 +85,24 @@ must_fail 64 'goes with --choices' --pairs pairs.jsonl --control 1
 head -n 7 items > short
 must_fail 65 'short: expected what --items wrote of the same 30 items, found 7 lines' --pairs pairs.jsonl --against short
 must_fail 65 'pairs.jsonl: line 1: expected what --items wrote of the same 3 items' --last-word words.jsonl --against pairs.jsonl
+must_fail 65 'one.jsonl: line 1: expected a member "set"' --pairs one.jsonl
+# Options of --corpus are not ignored.
+for option in '--corpus heldout' '--windows 3' '--group 2' '--lanes 2' --isolate-documents '--by-sequence x' '--dtype uint16'; do
+	must_fail 64 "^saltctl eval: ${option%% *} is for a corpus" --pairs pairs.jsonl $option
+done
+must_fail 64 '^saltctl eval: --tokenizer goes with' --corpus heldout --tokenizer "$tok"
+must_fail 64 '^saltctl eval: --set compute.dtype=fp32 .* give -c' --pairs pairs.jsonl --set compute.dtype=fp32
+# --items replaces its own files only, and a file that cannot be written is found before the work.
+cp pairs.jsonl precious.jsonl
+must_fail 73 'precious.jsonl: expected no such file, or --replace' --pairs precious.jsonl --items precious.jsonl
+same pairs.jsonl precious.jsonl "the items after --items"
+mkfifo pipe
+must_fail 73 'pipe: expected a regular file, or none, found a pipe' --pairs pairs.jsonl --items pipe
+[ -p pipe ] || fail "--items removed a pipe"
+ctl eval --model model --pairs pairs.jsonl --items items.again > /dev/null
+ctl eval --model model --pairs pairs.jsonl --items items.again > /dev/null || fail "--items does not replace its own file"
+ctl eval --model model --pairs pairs.jsonl --items precious.jsonl --replace > /dev/null || fail "--items --replace"
+same items.again precious.jsonl "--items --replace"
 must_fail 65 'context: expected at most the model.s, 32' --pairs pairs.jsonl --context 33
 ctl eval --model model --choices long.jsonl | grep -q '^cut  *1 items longer than 32 tokens' || fail "a long context is not said to be cut"
 

@@ -153,15 +153,20 @@ static int
 read_set(struct line *l, struct task__item *item)
 {
 	const char *file = l->t->files[l->file], *base = strrchr(file, '/'), *name;
+	struct json *set = json_get(l->object, "set");
 	char stem[256];
+
+	if (json_kind(set) == JSON_KIND_NULL)
+		set = json_get(l->object, "UID");
 
 	base = base != NULL ? base + 1 : file;
 	snprintf(stem, sizeof(stem), "%s", base);
 	if (strlen(stem) > strlen(ENDING) && strcmp(stem + strlen(stem) - strlen(ENDING), ENDING) == 0)
 		stem[strlen(stem) - strlen(ENDING)] = '\0';
-	if (l->folder ||
-	    (!json_text(json_get(l->object, "set"), &name) && !json_text(json_get(l->object, "UID"), &name)))
+	if (l->folder || json_kind(set) == JSON_KIND_NULL)
 		name = stem;
+	else if (!json_text(set, &name))
+		return wrong(l, "a member \"set\" or \"UID\" that is a text, the name of the item's set", json_kind_name(json_kind(set)));
 	return set_number(l->t, name, &item->set);
 }
 
