@@ -321,6 +321,8 @@ report_verb(struct ctl_args *args)
 		else if ((exit_code = open_run(args, &runs[i], text)) == 0)
 			r.n_runs++;
 	}
+	if (exit_code == 0)
+		exit_code = report_groups_check(args, &r);
 	if (exit_code == 0 && baseline != NULL && find_baseline(&r, NULL, baseline) == NULL)
 		exit_code = ctl_usage(args, "--baseline: no run is named \"%s\"", baseline);
 	if (exit_code == 0 && (text = ctl_get(args, "teacher-seconds")) != NULL)

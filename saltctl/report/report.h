@@ -48,6 +48,8 @@ struct report_choice {
 #define REPORT_HTML_BEGIN "<!doctype html>\n<html lang=\"en\"><head><meta charset=\"utf-8\">" \
 	"<meta name=\"viewport\" content=\"width=device-width, initial-scale=1\"><title>saltfleet: report</title>"
 
+struct ctl_args;
+
 struct report_run {
 	const char *dir;
 	char name[64];
@@ -81,7 +83,6 @@ struct report_run {
 int report_read(struct report_run *run, const char *dir, struct err_note *note);
 void report_run_free(struct report_run *run);
 /* report_left_out - prints on standard error what report_read had to leave out, if anything. */
-struct ctl_args;
 void report_left_out(const struct ctl_args *args, const struct report_run *run);
 
 /*
@@ -164,6 +165,11 @@ struct report {
  * NULL: the runs without a teacher.
  */
 void report_groups(struct report *r, const char *baseline);
+/*
+ * report_groups_check - EX_USAGE, with a message, if a folder is given twice under one name, since it would count
+ * as two seeds. Prints a warning about two runs of one name and one seed. Else 0.
+ */
+int report_groups_check(const struct ctl_args *args, const struct report *r);
 struct json *report_groups_json(const struct report *r);
 void report_print_groups(const struct report *r);
 const char *report_plus_minus(const struct report_mean *m, double scale, int digits, char buf[48]);	/* "4.123 +- 0.004" */

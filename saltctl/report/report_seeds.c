@@ -4,6 +4,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 
 #include "saltctl/core/ctl.h"
 #include "saltctl/core/output.h"
@@ -55,6 +56,26 @@ static bool
 same_group(const struct report_run *a, const struct report_run *b)
 {
 	return strcmp(a->name, b->name) == 0 && a->steps == b->steps && strcmp(a->model, b->model) == 0;
+}
+
+int
+report_groups_check(const struct ctl_args *args, const struct report *r)
+{
+	struct stat a, b;
+
+	for (size_t i = 1; i < r->n_runs; i++)
+		for (size_t k = 0; k < i; k++) {
+			const struct report_run *one = &r->runs[k], *other = &r->runs[i];
+
+			if (!same_group(one, other))
+				continue;
+			if (stat(one->dir, &a) == 0 && stat(other->dir, &b) == 0 && a.st_dev == b.st_dev && a.st_ino == b.st_ino)
+				return ctl_usage(args, "--run: %s and %s are one folder, and would count as two seeds of %s", one->dir, other->dir, one->name);
+			if (strcmp(one->mode, "?") != 0 && one->seed == other->seed)
+				fprintf(stderr, "saltctl report: warning: %s and %s, both %s, have the same run.seed %" PRIu64 "; the standard errors take "
+				    "them for two seeds\n", one->dir, other->dir, one->name, one->seed);
+		}
+	return 0;
 }
 
 /* Finds the finished runs with the name, model and seed of run, one of each length, the shortest first. */

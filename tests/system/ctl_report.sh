@@ -122,6 +122,7 @@ got=0; ctl report --run base --baseline nobody 2> err || got=$?
 
 # An incomplete last line means that the run is being written; a foreign line is counted; a file without any line of ours is an error.
 cp -r base half
+rm half/ledger/half.json
 printf '{"kind":"step","st' >> half/metrics.jsonl
 ctl report --run half --json 2> err | grep -q '"last_step": 8' && [ ! -s err ] || fail "half a line: $(cat err)"
 echo 'what is this' >> base/metrics.jsonl
@@ -161,6 +162,13 @@ assert groups["SALT", 6]["share_of_steps"] is None and groups["BASELINE", 8]["ag
 END
 grep -q 'SALT  *8  *3  *4.0000 +- 0.1000 .* -0.1000 +- 0.0577  *90.3 +- 5.0' seeds || fail "seeds: $(cat seeds)"
 grep -q 'SALT seed 2, 8 steps against BASELINE seed 2, 8 steps' seeds && grep -q '90.3 +- 5.0' seeds.html || fail "labels of seeds: $(cat seeds)"
+# A run counts as one seed.
+got=0; ctl report --run S=b1 --run S=b2 --run S=./b1/ > out 2> err || got=$?
+[ $got = 64 ] && grep -q 'b1 and ./b1/ are one folder, and would count as two seeds of S' err && [ ! -s out ] || fail "a run given twice: $got $(cat err)"
+cp -r b1 again
+ctl report --run S=b1 --run S=again > /dev/null 2> err || fail "a repeated run: $(cat err)"
+grep -q 'b1 and again, both S, have the same run.seed 1; the standard errors take them for two seeds' err || fail "a repeated run is not named: $(cat err)"
+ctl report --run S=b1 --run T=again 2> err > /dev/null && [ ! -s err ] || fail "two names: $(cat err)"
 run fast 8 "5 4.25 4.0 3.5" 4 big 1 0.125
 ctl report --run fast --run base | grep -q 'at equal speed  *3.00 s; the run made 4.00 times as many steps a second as base' || fail "unequal speeds: $(ctl report --run fast --run base)"
 
