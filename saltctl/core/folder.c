@@ -3,8 +3,11 @@
 
 #include <dirent.h>
 #include <errno.h>
+#include <fcntl.h>
+#include <limits.h>
 #include <stdbool.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
 #include <unistd.h>
@@ -63,6 +66,35 @@ ctl_may_write(const char *path, const char *ours, bool replace, struct err_note 
 	return err_expect(note, EEXIST, "%s", "no such file, or --replace", "another file", path);
 }
 
+static int
+no_folder(const char *path, const char *found, struct err_note *note)
+{
+	return err_expect(note, EEXIST, "%s", "the name of a new folder, or of an empty one", "%s", path, found);
+}
+
+/* What the rename at the end would fail on, after all the work. A link is replaced by the folder that it leads to. */
+static int
+check_place(struct ctl_folder *f, struct err_note *note)
+{
+	const char *slash = strrchr(f->path, '/'), *base = slash != NULL ? slash + 1 : f->path;
+	char real[PATH_MAX];
+	struct statx sx;
+	struct stat st;
+
+	if (strcmp(base, ".") == 0 || strcmp(base, "..") == 0)
+		return no_folder(f->path, "a folder that other programs may be in; give its name, or a new one below it", note);
+	if (lstat(f->path, &st) == 0 && S_ISLNK(st.st_mode)) {
+		if (realpath(f->path, real) == NULL)
+			return errno == ENOENT ? no_folder(f->path, "a link to nothing", note) : err_note_set(note, errno, "%s", f->path);
+		if (strlen(real) >= sizeof(f->path))
+			return err_note_set(note, ENAMETOOLONG, "%s", f->path);
+		snprintf(f->path, sizeof(f->path), "%s", real);
+	}
+	if (statx(AT_FDCWD, f->path, 0, STATX_TYPE, &sx) == 0 && (sx.stx_attributes & STATX_ATTR_MOUNT_ROOT) != 0)
+		return no_folder(f->path, "a mount point; give a new folder below it", note);
+	return 0;
+}
+
 int
 ctl_folder_begin(struct ctl_folder *f, const char *path, struct err_note *note)
 {
@@ -74,6 +106,8 @@ ctl_folder_begin(struct ctl_folder *f, const char *path, struct err_note *note)
 	if (n == 0 || n >= sizeof(f->path))
 		return err_note_set(note, ENAMETOOLONG, "%.100s", path);
 	snprintf(f->path, sizeof(f->path), "%.*s", (int)n, path);
+	if ((rc = check_place(f, note)) != 0)
+		return rc;
 	snprintf(f->temp, sizeof(f->temp), "%s.%d.tmp", f->path, (int)getpid());
 	if ((rc = expect_empty(f->path, note)) != 0 || (rc = file_make_parents(f->path, note)) != 0)
 		return rc;

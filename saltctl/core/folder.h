@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * folder - creates a folder that appears complete or not at all: its files are written into FOLDER.PID.tmp
- * beside it, which is renamed at the end. Nothing is overwritten: a FOLDER that exists must be empty.
+ * beside it, which is renamed at the end. Nothing is overwritten: a FOLDER that exists must be empty. A link
+ * stands for the folder that it leads to; a mount point, "." and ".." cannot be renamed over and are EEXIST.
  *	struct ctl_folder f;
  *	if ((rc = ctl_folder_begin(&f, path, note)) != 0)	makes missing parents
  *		return rc;

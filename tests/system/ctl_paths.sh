@@ -26,3 +26,19 @@ mkdir pages/of/taken
 timeout 60 "$BIN/saltctl" report --run run --out pages/of/taken > out 2> err && fail "report over a folder: $(cat out)"
 grep -q 'pages/of/taken' err || fail "report over a folder does not name it: $(cat err)"
 [ -z "$(find . -name '*.tmp*')" ] || fail "temporary files are left: $(find . -name '*.tmp*')"
+# A link to an empty folder stands for that folder. What the rename at the end would fail on is found before the work.
+mkdir place
+ln -s place link
+ln -s nothing dangling
+makes place/config.json model new --layers 1 --width 8 --context 4 --vocab 10 link
+[ -L link ] || fail "the link was replaced"
+while read -r dir found; do
+	got=0
+	timeout 60 "$BIN/saltctl" model new --layers 1 --width 8 --context 4 --vocab 10 "$dir" > out 2> err || got=$?
+	[ $got = 73 ] && grep -q "^saltctl model new: $dir: expected the name of a new folder, or of an empty one, found $found" err || fail "model new $dir: $got $(cat err)"
+done <<'END'
+dangling a link to nothing
+place/.. a folder that other programs may be in
+/proc a mount point
+END
+[ -z "$(find . -name '*.tmp*')" ] || fail "temporary files are left: $(find . -name '*.tmp*')"
