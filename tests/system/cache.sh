@@ -272,7 +272,7 @@ same mine.tsv pool.tsv "--replace"
 said 0 '' reselect -c f.yaml $settings --rows -
 same mine.tsv out "--rows -"
 said 64 'cannot both use standard output' reselect -c f.yaml $settings --rows - --json
-said 66 'new/rows: rename: Is a directory' reselect -c f.yaml $settings --rows new/rows
+said 73 'new/rows: expected a regular file, or none, found a folder' reselect -c f.yaml $settings --rows new/rows
 [ -z "$(find new -name '*.tmp')" ] || fail "reselect --rows left $(find new -name '*.tmp')"
 [ "$(wc -l < mine.tsv)" = 24 ] && [ "$need" -gt 0 ] && [ "$need" -lt 24 ] || fail "reselect: $(cat out)"
 copy other_choice
