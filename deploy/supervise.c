@@ -424,20 +424,24 @@ main(int argc, char **argv)
 			detach = true;
 		else if (strcmp(option, "--stop") == 0 && (strcmp(value, "TERM") == 0 || strcmp(value, "USR1") == 0))
 			s.stop_signal = argv[++at][0] == 'U' ? SIGUSR1 : SIGTERM;
-		else if (strcmp(option, "--restarts") == 0 && number(value, 0, RESTARTS_LIMIT - 1, &restarts_max))
+		else if (strcmp(option, "--restarts") == 0 &&
+		    number(value, 0, RESTARTS_LIMIT - 1, &restarts_max))
 			at++;
 		else if (strcmp(option, "--within") == 0 && number(value, 1, INT32_MAX, &within_s))
 			at++;
 		else if (strcmp(option, "--from") == 0)
 			at++;			/* for list_one */
 		else {
-			const char *expected = strcmp(option, "--stop") == 0 ? "TERM or USR1" : strcmp(option, "--restarts") == 0 ?
-			    "a whole number below 1000" : strcmp(option, "--within") == 0 ? "a whole number of seconds, at least 1" : NULL;
+			const char *expected = strcmp(option, "--stop") == 0 ? "TERM or USR1" :
+			    strcmp(option, "--restarts") == 0		     ? "a whole number below 1000" :
+			    strcmp(option, "--within") == 0 ? "a whole number of seconds, at least 1" :
+							      NULL;
 
 			if (expected == NULL)
 				snprintf(what, sizeof(what), "unknown option %.80s", option);
 			else
-				snprintf(what, sizeof(what), "%s: expected %s, found \"%.80s\"", option, expected, value);
+				snprintf(what, sizeof(what), "%s: expected %s, found \"%.80s\"", option,
+				    expected, value);
 			return wrong(what);
 		}
 	}

@@ -46,7 +46,10 @@ line_stays(const char *line, size_t n, uint64_t step, bool *stays, bool *step_af
 	return 0;
 }
 
-/* Keeps the file under a second name with the date. n_other: lines that are no trainer's; 0: it has too many later steps. */
+/*
+ * Keeps the file under a second name with the date. n_other: lines that are no trainer's; 0: it has too many
+ * later steps.
+ */
 static int
 keep_former(const char *path, uint64_t step, uint64_t n_other, struct err_note *note)
 {
@@ -64,10 +67,14 @@ keep_former(const char *path, uint64_t step, uint64_t n_other, struct err_note *
 		snprintf(kept, sizeof(kept), "%s.%s-%d", path, date, i);
 	}
 	if (n_other > 0)
-		log_warn("metrics.kept", "path=%s step=%" PRIu64 " why=\"%" PRIu64 " lines are not a trainer's (damaged?) and were left out\"", kept,
-		    step, n_other);
+		log_warn("metrics.kept",
+		    "path=%s step=%" PRIu64 " why=\"%" PRIu64
+		    " lines are not a trainer's (damaged?) and were left out\"",
+		    kept, step, n_other);
 	else
-		log_warn("metrics.kept", "path=%s step=%" PRIu64 " why=\"the file has steps that will be trained again, from step %" PRIu64 "\"",
+		log_warn("metrics.kept",
+		    "path=%s step=%" PRIu64
+		    " why=\"the file has steps that will be trained again, from step %" PRIu64 "\"",
 		    kept, step, step);
 	return 0;
 }
@@ -90,7 +97,8 @@ metrics_cut(const char *path, uint64_t step, uint64_t usual, struct err_note *no
 		goto out;
 	while (rc == 0 && (n = getline(&line, &cap, in)) > 0) {
 		stays = step_after = other = false;
-		if (line[n - 1] == '\n' && (rc = line_stays(line, (size_t)n, step, &stays, &step_after, &other)) != 0)
+		if (line[n - 1] == '\n' &&
+		    (rc = line_stays(line, (size_t)n, step, &stays, &step_after, &other)) != 0)
 			err_note_set(note, rc, "%s", path);
 		else if (stays)
 			fwrite(line, 1, (size_t)n, out.f);

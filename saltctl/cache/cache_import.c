@@ -402,8 +402,9 @@ import_plan(struct importer *m, const struct json *o)
 	double keep = ctl_num_of(o, "keep", NAN);
 	int rc;
 
-	if (hash_from_hex(&hash, ctl_text_of(o, "plan", "")) != 0 || batch < 1 || batch > UINT32_MAX || seed > UINT32_MAX || mode < 0 || mode > CACHE_MODE_LIST ||
-	    window < 1 || kept < 1 || kept > window || rows < 0 || seed < 0 || oldest < 0 || isnan(keep))
+	if (hash_from_hex(&hash, ctl_text_of(o, "plan", "")) != 0 || batch < 1 || batch > UINT32_MAX ||
+	    seed > UINT32_MAX || mode < 0 || mode > CACHE_MODE_LIST || window < 1 || kept < 1 ||
+	    kept > window || rows < 0 || seed < 0 || oldest < 0 || isnan(keep))
 		return bad(m, "manifest.json", "plans",
 		    "objects with plan, seed, batch, mode, k, window, kept, rows, keep");
 	p = (struct cache_plan){.hash = hash, .seed = (uint32_t)seed, .batch = (uint32_t)batch, .mode = (uint32_t)mode,
@@ -607,7 +608,8 @@ run(struct ctl_args *args)
 		    job.shards ? "without" : "with", job.root, job.shards ? "with" : "without");
 	snprintf(from, sizeof(from), "%s/shard_%zu", args->operands[0], job.n);
 	if (exit_code == 0 && job.shards && stat(from, &st) == 0)
-		exit_code = ctl_usage(args, "%s has shard_%zu, %s has not: make that folder, or import one shard alone into --cache %s/shard_N",
+		exit_code = ctl_usage(args,
+		    "%s has shard_%zu, %s has not: make that folder, or import one shard alone into --cache %s/shard_N",
 		    args->operands[0], job.n, job.root, job.root);
 	if (exit_code == 0)
 		exit_code = cache_job_each(&job, import_one, &n_differ);

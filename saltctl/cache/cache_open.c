@@ -404,7 +404,8 @@ cache_job_begin(struct cache_job *job, struct ctl_args *args, bool corpora)
 		return ctl_usage(args, "which cache? give --cache FOLDER or -c fleet.yaml");
 	find_dirs(job);
 	if (later_shard(job) > 0)
-		return ctl_usage(args, "%s has no shard_0; for another shard alone give --cache %s/shard_%zu", job->root, job->root, later_shard(job));
+		return ctl_usage(args, "%s has no shard_0; for another shard alone give --cache %s/shard_%zu",
+		    job->root, job->root, later_shard(job));
 	watch_bus(args);
 	cfg = job->cfg;
 	if (corpora && ((exit_code = open_corpus(args, cfg, "corpus", cfg != NULL ? cfg->corpus.train : NULL, CORPUS_TRAIN,
@@ -419,7 +420,9 @@ void
 cache_job_missing(const struct cache_job *job, const struct cache_id *id)
 {
 	if (job->i == 0 && job->shards && id->bound && id->n_shards > job->n)
-		fprintf(stderr, "saltctl %s: %s: warning: the cache has %" PRIu32 " shards, of which shard_0 to shard_%zu are used; shard_%zu is not there\n",
+		fprintf(stderr,
+		    "saltctl %s: %s: warning: the cache has %" PRIu32
+		    " shards, of which shard_0 to shard_%zu are used; shard_%zu is not there\n",
 		    job->args->verb->name, job->root, id->n_shards, job->n - 1, job->n);
 }
 

@@ -351,8 +351,9 @@ run(struct ctl_args *args)
 		return ctl_usage(args, "--rows - and --json cannot both use standard output");
 	if ((exit_code = cache_job_begin(&job, args, false)) != 0 || (exit_code = settings(args, job.cfg, &ch)) != 0)
 		return cache_job_end(&job, exit_code);
-	if (path != NULL && !to_stdout && ((rc = ctl_may_write(path, "0\t#\t#\t", ctl_has(args, "replace"), &note)) != 0 ||
-	    (rc = file_replace_begin(&file, path, &note)) != 0))
+	if (path != NULL && !to_stdout &&
+	    ((rc = ctl_may_write(path, "0\t#\t#\t", ctl_has(args, "replace"), &note)) != 0 ||
+		(rc = file_replace_begin(&file, path, &note)) != 0))
 		return cache_job_end(&job, ctl_fail(args, rc, &note));
 	ch.out = to_stdout ? stdout : file.f;
 	exit_code = cache_job_each(&job, reselect, &ch);

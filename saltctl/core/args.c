@@ -30,7 +30,8 @@ ctl_args_parse(struct ctl_args *args, const struct ctl_verb *verb, int argc, cha
 	args->n_operands = args->cli.n_operands;
 	for (const struct cli_option *o = verb->options; o->name != NULL; o++)
 		if (strcmp(o->name, "set") == 0 && ctl_has(args, "set") && !ctl_has(args, "config"))
-			return ctl_usage(args, "--set %s changes an option of fleet.yaml: give -c FILE", ctl_get(args, "set"));
+			return ctl_usage(args, "--set %s changes an option of fleet.yaml: give -c FILE",
+			    ctl_get(args, "set"));
 	if (args->n_operands < verb->min_operands)
 		return ctl_usage(args, "%s is missing", verb->operands);
 	if (args->n_operands > verb->max_operands)

@@ -69,10 +69,14 @@ ctl_may_write(const char *path, const char *ours, bool replace, struct err_note 
 static int
 no_folder(const char *path, const char *found, struct err_note *note)
 {
-	return err_expect(note, EEXIST, "%s", "the name of a new folder, or of an empty one", "%s", path, found);
+	return err_expect(
+	    note, EEXIST, "%s", "the name of a new folder, or of an empty one", "%s", path, found);
 }
 
-/* What the rename at the end would fail on, after all the work. A link is replaced by the folder that it leads to. */
+/*
+ * Finds what the rename at the end would fail on, after all the work. A link is replaced by the folder that it
+ * leads to.
+ */
 static int
 check_place(struct ctl_folder *f, struct err_note *note)
 {
@@ -82,15 +86,18 @@ check_place(struct ctl_folder *f, struct err_note *note)
 	struct stat st;
 
 	if (strcmp(base, ".") == 0 || strcmp(base, "..") == 0)
-		return no_folder(f->path, "a folder that other programs may be in; give its name, or a new one below it", note);
+		return no_folder(f->path,
+		    "a folder that other programs may be in; give its name, or a new one below it", note);
 	if (lstat(f->path, &st) == 0 && S_ISLNK(st.st_mode)) {
 		if (realpath(f->path, real) == NULL)
-			return errno == ENOENT ? no_folder(f->path, "a link to nothing", note) : err_note_set(note, errno, "%s", f->path);
+			return errno == ENOENT ? no_folder(f->path, "a link to nothing", note) :
+						 err_note_set(note, errno, "%s", f->path);
 		if (strlen(real) >= sizeof(f->path))
 			return err_note_set(note, ENAMETOOLONG, "%s", f->path);
 		snprintf(f->path, sizeof(f->path), "%s", real);
 	}
-	if (statx(AT_FDCWD, f->path, 0, STATX_TYPE, &sx) == 0 && (sx.stx_attributes & STATX_ATTR_MOUNT_ROOT) != 0)
+	if (statx(AT_FDCWD, f->path, 0, STATX_TYPE, &sx) == 0 &&
+	    (sx.stx_attributes & STATX_ATTR_MOUNT_ROOT) != 0)
 		return no_folder(f->path, "a mount point; give a new folder below it", note);
 	return 0;
 }

@@ -26,8 +26,10 @@ struct copy {
 	size_t n_to;
 	int32_t *ids;
 	size_t cap;
-	char *unknown_bytes, *add_special;	/* as the first input's PREFIX.json states them; "": not stated, or inputs differ */
-	uint64_t n_empty, n_ended;	/* documents left out because they have no token; that had no end-of-document token */
+	/* as the first input's PREFIX.json states them; "": not stated, or the inputs differ */
+	char *unknown_bytes, *add_special;
+	/* documents left out because they have no token; documents that had no end-of-document token */
+	uint64_t n_empty, n_ended;
 	struct err_note note;
 };
 
@@ -114,9 +116,12 @@ finish(struct copy *c, int rc, int exit_code)
 	if (rc != 0)
 		exit_code = ctl_fail(c->args, rc, &c->note);
 	if (exit_code == 0 && c->n_empty > 0)
-		fprintf(stderr, "saltctl %s: %" PRIu64 " documents without a token were left out\n", c->args->verb->name, c->n_empty);
+		fprintf(stderr, "saltctl %s: %" PRIu64 " documents without a token were left out\n",
+		    c->args->verb->name, c->n_empty);
 	if (exit_code == 0 && c->n_ended > 0)
-		fprintf(stderr, "saltctl %s: %" PRIu64 " documents had no end-of-document token at their end, and got one\n",
+		fprintf(stderr,
+		    "saltctl %s: %" PRIu64
+		    " documents had no end-of-document token at their end, and got one\n",
 		    c->args->verb->name, c->n_ended);
 	if (exit_code == 0 && ctl_has(c->args, "json")) {
 		exit_code = ctl_print_json(all);
@@ -143,13 +148,17 @@ static const struct cli_option merge_options[] = {
 	CTL_JSON, CTL_END
 };
 
-/* If another input's PREFIX.json states something else than the first one's, says so; the result's then states nothing. */
+/*
+ * If another input's PREFIX.json states something else than the first one's, says so; the result's then states
+ * nothing.
+ */
 static void
 keep_equal(const char *member, char *first, const char *other, const char *prefix)
 {
 	if (strcmp(first, other != NULL ? other : "") == 0)
 		return;
-	fprintf(stderr, "saltctl corpus merge: %s: \"%s\" is \"%s\", and \"%s\" in the inputs before; the result's PREFIX.json does not state it\n",
+	fprintf(stderr,
+	    "saltctl corpus merge: %s: \"%s\" is \"%s\", and \"%s\" in the inputs before; the result's PREFIX.json does not state it\n",
 	    prefix, member, other != NULL ? other : "", first);
 	first[0] = '\0';
 }
@@ -169,8 +178,10 @@ like_first(struct copy *c, const struct corpus_info *first, const char *prefix)
 		hash_hex(first->tokenizer, one);
 	if (i->has_tokenizer)
 		hash_hex(i->tokenizer, other);
-	return err_expect(&c->note, ERR_MISMATCH, "%s", "the tokenizer, vocabulary and end-of-document id of %s: %s, %" PRIu32 ", %" PRId32,
-	    "%s, %" PRIu32 ", %" PRId32, prefix, c->args->operands[0], one, first->vocab, first->eod, other, i->vocab, i->eod);
+	return err_expect(&c->note, ERR_MISMATCH, "%s",
+	    "the tokenizer, vocabulary and end-of-document id of %s: %s, %" PRIu32 ", %" PRId32,
+	    "%s, %" PRIu32 ", %" PRId32, prefix, c->args->operands[0], one, first->vocab, first->eod, other,
+	    i->vocab, i->eod);
 }
 
 static int

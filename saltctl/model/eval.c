@@ -197,8 +197,9 @@ eval(struct ctl_args *args)
 	if ((exit_code = settings(&e, prefix)) != 0 || eval_task(args, &e.kernels, e.context, &exit_code))
 		return exit_code;
 	if (ctl_has(args, "tokenizer") || (ctl_has(args, "replace") && !ctl_has(args, "by-sequence")))
-		return ctl_usage(args, ctl_has(args, "tokenizer") ? "--tokenizer goes with --choices, --pairs or --last-word" :
-		    "--replace goes with --by-sequence or --items");
+		return ctl_usage(args,
+		    ctl_has(args, "tokenizer") ? "--tokenizer goes with --choices, --pairs or --last-word" :
+						 "--replace goes with --by-sequence or --items");
 	corpus = ctl_has(args, "corpus") ? ctl_get(args, "corpus") : prefix;
 	if (corpus[0] == '\0')
 		return ctl_usage(args, "which text? give --corpus PREFIX, or -c fleet.yaml with corpus.heldout");
@@ -214,7 +215,8 @@ eval(struct ctl_args *args)
 	if (ctl_has(args, "by-sequence")) {
 		e.window_nats = ctl_alloc(e.windows, sizeof(*e.window_nats));
 		/* before the work, which would be lost if the file cannot be written */
-		rc = eval_out_check(args, ctl_get(args, "by-sequence"), "{\"sequence\": #, \"loss\": ", &e.note);
+		rc = eval_out_check(
+		    args, ctl_get(args, "by-sequence"), "{\"sequence\": #, \"loss\": ", &e.note);
 	}
 	if (rc != 0 || (rc = evaluate(&e, &total)) != 0) {
 		exit_code = ctl_fail(args, rc, &e.note);

@@ -335,7 +335,8 @@ judge_all(struct judging *j)
 	/* before the work, which would be lost if a file cannot be read or written */
 	if (against != NULL && access(against, R_OK) != 0)
 		return ctl_fail(j->args, err_note_set(&j->note, errno, "%s", against), &j->note);
-	if (ctl_has(j->args, "items") && (rc = eval_out_check(j->args, ctl_get(j->args, "items"), "{\"file\":\"", &j->note)) != 0)
+	if (ctl_has(j->args, "items") &&
+	    (rc = eval_out_check(j->args, ctl_get(j->args, "items"), "{\"file\":\"", &j->note)) != 0)
 		return ctl_fail(j->args, rc, &j->note);
 	rc = judge(j, TASK_CONTEXTS_OWN, &j->own);
 	if (rc == 0 && ctl_has(j->args, "control") &&
@@ -350,7 +351,8 @@ judge_all(struct judging *j)
 static const char *
 not_for_items(const struct ctl_args *args)
 {
-	static const char *const of_corpus[] = {"corpus", "by-sequence", "windows", "group", "lanes", "isolate-documents", "dtype"};
+	static const char *const of_corpus[] = {
+	    "corpus", "by-sequence", "windows", "group", "lanes", "isolate-documents", "dtype"};
 
 	for (size_t i = 0; i < sizeof(of_corpus) / sizeof(of_corpus[0]); i++)
 		if (ctl_has(args, of_corpus[i]))
@@ -378,7 +380,8 @@ eval_task(
 			n++;
 		}
 	if (n > 0 && not_for_items(args) != NULL) {
-		*exit_code = ctl_usage(args, "--%s is for a corpus, not for --choices, --pairs or --last-word", not_for_items(args));
+		*exit_code = ctl_usage(args,
+		    "--%s is for a corpus, not for --choices, --pairs or --last-word", not_for_items(args));
 		return true;
 	}
 	if (n > 0 && ctl_has(args, "replace") && !ctl_has(args, "items")) {

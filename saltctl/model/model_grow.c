@@ -131,7 +131,9 @@ write_folder(struct grow *g, const char *dir, struct err_note *note)
 	if (rc == 0 && access(path, F_OK) == 0)
 		rc = ctl_tokenizer_copy(dir, path, note);
 	else if (rc == 0)
-		fprintf(stderr, "saltctl model grow: warning: %s has no tokenizer.json or tokenizer.model, so the new folder has no tokenizer\n", g->small);
+		fprintf(stderr,
+		    "saltctl model grow: warning: %s has no tokenizer.json or tokenizer.model, so the new folder has no tokenizer\n",
+		    g->small);
 	for (size_t i = 0; i < sizeof(texts) / sizeof(texts[0]) && rc == 0; i++) {
 		snprintf(path, sizeof(path), "%s/%s", g->small, texts[i]);
 		if (access(path, F_OK) == 0)

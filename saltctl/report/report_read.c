@@ -188,7 +188,8 @@ read_ledger(struct report_run *run)
 		snprintf(path, sizeof(path), "%s/ledger/%s", run->dir, e->d_name);
 		if (json_parse_file(path, 1u << 20, &j, NULL) != 0 || ctl_text_of(j, "role", NULL) == NULL)
 			run->bad_ledgers++;
-		else if (strcmp(ctl_text_of(j, "role", ""), "teacherd") == 0 && json_num(json_get(j, "cpu_seconds"), &seconds))
+		else if (strcmp(ctl_text_of(j, "role", ""), "teacherd") == 0 &&
+		    json_num(json_get(j, "cpu_seconds"), &seconds))
 			run->teacher_seconds = (isnan(run->teacher_seconds) ? 0 : run->teacher_seconds) + seconds;
 		json_close(&j);
 	}
@@ -213,10 +214,13 @@ void
 report_left_out(const struct ctl_args *args, const struct report_run *run)
 {
 	if (run->bad_lines > 0)
-		fprintf(stderr, "saltctl %s: %s/metrics.jsonl: %" PRIu64 " lines are not a trainer's and were left out\n", args->verb->name,
-		    run->dir, run->bad_lines);
+		fprintf(stderr,
+		    "saltctl %s: %s/metrics.jsonl: %" PRIu64 " lines are not a trainer's and were left out\n",
+		    args->verb->name, run->dir, run->bad_lines);
 	if (run->bad_ledgers > 0)
-		fprintf(stderr, "saltctl %s: %s/ledger: %" PRIu64 " files cannot be read as a daemon's, so the teachers' processor time lacks them\n",
+		fprintf(stderr,
+		    "saltctl %s: %s/ledger: %" PRIu64
+		    " files cannot be read as a daemon's, so the teachers' processor time lacks them\n",
 		    args->verb->name, run->dir, run->bad_ledgers);
 }
 

@@ -69,11 +69,17 @@ report_groups_check(const struct ctl_args *args, const struct report *r)
 
 			if (!same_group(one, other))
 				continue;
-			if (stat(one->dir, &a) == 0 && stat(other->dir, &b) == 0 && a.st_dev == b.st_dev && a.st_ino == b.st_ino)
-				return ctl_usage(args, "--run: %s and %s are one folder, and would count as two seeds of %s", one->dir, other->dir, one->name);
+			if (stat(one->dir, &a) == 0 && stat(other->dir, &b) == 0 && a.st_dev == b.st_dev &&
+			    a.st_ino == b.st_ino)
+				return ctl_usage(args,
+				    "--run: %s and %s are one folder, and would count as two seeds of %s",
+				    one->dir, other->dir, one->name);
 			if (strcmp(one->mode, "?") != 0 && one->seed == other->seed)
-				fprintf(stderr, "saltctl report: warning: %s and %s, both %s, have the same run.seed %" PRIu64 "; the standard errors take "
-				    "them for two seeds\n", one->dir, other->dir, one->name, one->seed);
+				fprintf(stderr,
+				    "saltctl report: warning: %s and %s, both %s, have the same run.seed %" PRIu64
+				    "; the standard errors take "
+				    "them for two seeds\n",
+				    one->dir, other->dir, one->name, one->seed);
 		}
 	return 0;
 }

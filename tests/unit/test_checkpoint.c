@@ -110,7 +110,10 @@ damage(void)
 	}
 }
 
-/* A folder with the name of a checkpoint and without a manifest is a damaged checkpoint, not none: a run must not start afresh in silence. */
+/*
+ * A folder with the name of a checkpoint and without a manifest is a damaged checkpoint, not none: a run must
+ * not start afresh in silence.
+ */
 static void
 only_one_without_manifest(void)
 {
@@ -123,7 +126,8 @@ only_one_without_manifest(void)
 	REQUIRE(save_all(root, 2, 1, NULL) == 0);
 	shell("rm '%s'/step_00000002/MANIFEST.json", "");
 	CHECK(checkpoint_any(root) && checkpoint_list(root, &list, &n, &note) == 0 && n == 0 && list == NULL);
-	CHECK(checkpoint_find_latest(root, CHECKPOINT_SIZES, &info, &note) == ERR_CORRUPT && strstr(note.name, "step_00000002") != NULL);
+	CHECK(checkpoint_find_latest(root, CHECKPOINT_SIZES, &info, &note) == ERR_CORRUPT &&
+	    strstr(note.name, "step_00000002") != NULL);
 	CHECK(strstr(note.expected, "MANIFEST.json in it") != NULL);
 	shell("rm -rf '%1$s' && mkdir '%1$s'", "");
 	CHECK(!checkpoint_any(root));

@@ -51,7 +51,8 @@ test_replace(void)
 	CHECK(file_read(in("none"), 0, &data, &len, &note) == ENOENT);
 	CHECK_STR(note.name, in("none"));
 	/* The rename would remove a pipe or a device; a folder is refused before the work, not after it. */
-	CHECK(mkfifo(in("pipe"), 0600) == 0 && symlink("pipe", in("link")) == 0 && symlink("/dev/null", in("null")) == 0);
+	CHECK(mkfifo(in("pipe"), 0600) == 0 && symlink("pipe", in("link")) == 0 &&
+	    symlink("/dev/null", in("null")) == 0);
 	CHECK(file_replace_begin(&r, in("pipe"), &note) == EEXIST && r.f == NULL);
 	CHECK_STR(note.expected, "a regular file, or none");
 	CHECK_STR(note.found, "a pipe");
@@ -61,7 +62,8 @@ test_replace(void)
 	CHECK(file_replace_begin(&r, in("a"), &note) == EEXIST);
 	CHECK_STR(note.found, "a folder");
 	CHECK(lstat(in("pipe"), &st) == 0 && S_ISFIFO(st.st_mode));
-	CHECK(unlink(in("link")) == 0 && symlink("nothing", in("link")) == 0 && file_replace_all(in("link"), "x", 1, false, &note) == 0);
+	CHECK(unlink(in("link")) == 0 && symlink("nothing", in("link")) == 0 &&
+	    file_replace_all(in("link"), "x", 1, false, &note) == 0);
 }
 
 /* A write that fails reports the correct errno, keeps the old file and leaves nothing behind. */

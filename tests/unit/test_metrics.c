@@ -65,8 +65,12 @@ main(void)
 	REQUIRE(metrics_open(&m, path, 0, 1, &note) == 0);	/* nothing to keep */
 	metrics_close(&m);
 	CHECK(n_kept(path) == 2);
-	/* A line that no trainer writes is left out, and kept in the former file. An incomplete last line is usual after a crash. */
-	spill_text(path, "{\"kind\":\"step\",\"step\":1}\nnot json\n{\"kind\":\"step\",\"step\":2}\n{\"kind\":\"st");
+	/*
+	 * A line that no trainer writes is left out, and kept in the former file. An incomplete last line is
+	 * usual after a crash.
+	 */
+	spill_text(
+	    path, "{\"kind\":\"step\",\"step\":1}\nnot json\n{\"kind\":\"step\",\"step\":2}\n{\"kind\":\"st");
 	REQUIRE(metrics_open(&m, path, 2, 1, &note) == 0);
 	metrics_close(&m);
 	read_text(path, text, sizeof(text));

@@ -257,8 +257,11 @@ file_replaceable(const char *path, struct err_note *note)
 
 	if (stat(path, &st) != 0 || S_ISREG(st.st_mode))
 		return 0;
-	return err_expect(note, EEXIST, "%s", "a regular file, or none", "%s", path, S_ISDIR(st.st_mode) ? "a folder" :
-	    S_ISFIFO(st.st_mode) ? "a pipe" : S_ISSOCK(st.st_mode) ? "a socket" : "a device");
+	return err_expect(note, EEXIST, "%s", "a regular file, or none", "%s", path,
+	    S_ISDIR(st.st_mode)	     ? "a folder" :
+		S_ISFIFO(st.st_mode) ? "a pipe" :
+		S_ISSOCK(st.st_mode) ? "a socket" :
+				       "a device");
 }
 
 int

@@ -115,7 +115,10 @@ const struct corpus *corpus_part(const struct corpus *c, size_t i);
 const struct corpus *corpus_at(const struct corpus *c, uint32_t L, uint64_t index, uint64_t *window);
 const char *corpus_prefix(const struct corpus *c);		/* as given to open; valid as long as c */
 
-/* What PREFIX.json states of how the text was encoded (struct corpus_writer_options), or NULL; valid as long as c. */
+/*
+ * What PREFIX.json states of how the text was encoded (struct corpus_writer_options), or NULL; valid as long
+ * as c.
+ */
 const char *corpus_unknown_bytes(const struct corpus *c);
 const char *corpus_add_special(const struct corpus *c);
 

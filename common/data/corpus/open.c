@@ -401,8 +401,8 @@ add_shard(struct corpus *c, struct corpus *shard, enum corpus_kind kind, const s
  * shard: empty; the caller frees its texts.
  */
 static int
-open_match(struct corpus *c, struct corpus *shard, const char *path, enum corpus_dtype stated, const struct corpus_info *about,
-    struct shards *shards, struct err_note *note)
+open_match(struct corpus *c, struct corpus *shard, const char *path, enum corpus_dtype stated,
+    const struct corpus_info *about, struct shards *shards, struct err_note *note)
 {
 	char stem[CORPUS__PATH_MAX], other[CORPUS__PATH_MAX + 8], weights[CORPUS__PATH_MAX + 16];
 	bool is_bin = ends_with(path, ".bin"), is_idx = ends_with(path, ".idx");
@@ -431,7 +431,9 @@ open_match(struct corpus *c, struct corpus *shard, const char *path, enum corpus
 		rc = open_foreign(c, path, stated, shard->has_about ? &mine : about, true, note);
 	else
 		rc = open_megatron(c, stem, note);
-	return rc != 0 || !shard->has_about ? rc : add_shard(c, shard, kind, &mine, c->info.n_documents - before, shards, note);
+	return rc != 0 || !shard->has_about ?
+	    rc :
+	    add_shard(c, shard, kind, &mine, c->info.n_documents - before, shards, note);
 }
 
 static int

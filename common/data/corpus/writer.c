@@ -142,8 +142,10 @@ corpus_writer_new(struct corpus_writer **out, const char *prefix, const struct c
 	int fd, rc;
 
 	*out = NULL;
-	if (prefix[0] == '\0' || prefix[strlen(prefix) - 1] == '/')		/* its files would be .bin, .idx, hidden ones */
-		return err_expect(note, ERR_USAGE, "corpus \"%s\"", "a prefix with a name, such as FOLDER/NAME", "no name", prefix);
+	if (prefix[0] == '\0' ||
+	    prefix[strlen(prefix) - 1] == '/') /* its files would be .bin, .idx, hidden ones */
+		return err_expect(note, ERR_USAGE, "corpus \"%s\"",
+		    "a prefix with a name, such as FOLDER/NAME", "no name", prefix);
 	if ((rc = check_options(options, prefix, note)) != 0)
 		return rc;
 	if ((rc = file_make_parents(prefix, note)) != 0)
@@ -478,8 +480,9 @@ corpus_writer_finish(struct corpus_writer *w, const struct hash128 *source, stru
 	if ((rc = hash_file(w->temps[FILE_IDX], &idx, note)) != 0 || (rc = hash_file(w->temps[FILE_BIN], &bin, note)) != 0 ||
 	    (rc = corpus__identity(CORPUS_KIND_MEGATRON, w->info.dtype, &idx, &bin, 1, &fingerprint, note)) != 0)
 		return rc;
-	if ((rc = corpus__about_write(w->temps[FILE_JSON], &w->info, stated(w->unknown_bytes), stated(w->add_special), &fingerprint, &counts,
-	    w->weights != NULL ? &weights : NULL, note)) != 0)
+	if ((rc = corpus__about_write(w->temps[FILE_JSON], &w->info, stated(w->unknown_bytes),
+		 stated(w->add_special), &fingerprint, &counts, w->weights != NULL ? &weights : NULL,
+		 note)) != 0)
 		return rc;
 	crash_point("corpus.written");
 	/* An old index must never be read together with new tokens. */

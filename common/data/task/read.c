@@ -166,7 +166,8 @@ read_set(struct line *l, struct task__item *item)
 	if (l->folder || json_kind(set) == JSON_KIND_NULL)
 		name = stem;
 	else if (!json_text(set, &name))
-		return wrong(l, "a member \"set\" or \"UID\" that is a text, the name of the item's set", json_kind_name(json_kind(set)));
+		return wrong(l, "a member \"set\" or \"UID\" that is a text, the name of the item's set",
+		    json_kind_name(json_kind(set)));
 	return set_number(l->t, name, &item->set);
 }
 

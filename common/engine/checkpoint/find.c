@@ -240,14 +240,20 @@ checkpoint_any(const char *root)
 	return any;
 }
 
-/* As checkpoint_verify. A folder has the name of a checkpoint only after its manifest was synced, so without one it is damaged. */
+/*
+ * As checkpoint_verify. A folder has the name of a checkpoint only after its manifest was synced, so without
+ * one it is damaged.
+ */
 static int
 verify_named(const char *path, enum checkpoint_check check, struct err_note *note)
 {
 	int rc = checkpoint_verify(path, check, note);
 
-	return rc != ENOENT ? rc : err_expect(note, ERR_CORRUPT, "%s", CHECKPOINT__MANIFEST " in it, which every checkpoint has; "
-	    "restore it, or move the folder away", "none", path);
+	if (rc != ENOENT)
+		return rc;
+	return err_expect(note, ERR_CORRUPT, "%s",
+	    CHECKPOINT__MANIFEST " in it, which every checkpoint has; restore it, or move the folder away",
+	    "none", path);
 }
 
 int

@@ -126,7 +126,8 @@ validate_trainer(const struct config *cfg, struct err_note *note)
 	if (t->steps == 0)
 		return 0;			/* not given; config_require checks that */
 	if (t->batch > 0 && t->steps > (uint64_t)INT64_MAX / t->batch)	/* rows are counted in 63 bits */
-		return clash(cfg, note, "trainer.steps", "trainer.batch", "at most %" PRIu64 " steps of so many sequences", (uint64_t)INT64_MAX / t->batch);
+		return clash(cfg, note, "trainer.steps", "trainer.batch",
+		    "at most %" PRIu64 " steps of so many sequences", (uint64_t)INT64_MAX / t->batch);
 	if (t->warmup > t->steps)
 		return clash(cfg, note, "trainer.warmup", "trainer.steps", "at most the steps");
 	if (t->schedule == CONFIG_SCHEDULE_WSD && t->decay_steps > t->steps - t->warmup)
