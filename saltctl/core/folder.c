@@ -28,7 +28,9 @@ expect_empty(const char *dir, struct err_note *note)
 	while (rc == 0 && (e = readdir(d)) != NULL) {
 		if (strcmp(e->d_name, ".") == 0 || strcmp(e->d_name, "..") == 0)
 			continue;
-		rc = err_note_set(note, EEXIST, "%s/%s", dir, e->d_name);
+		rc = err_expect(note, EEXIST, "%s",
+		    "a folder that is new or empty, because nothing is overwritten", "%s in it", dir,
+		    e->d_name);
 	}
 	closedir(d);
 	return rc;
@@ -54,8 +56,14 @@ ctl_may_write(const char *path, const char *ours, bool replace, struct err_note 
 	char begins[256] = "";
 	struct stat st;
 	FILE *f;
+	int rc;
 
-	if (replace || stat(path, &st) != 0 || !S_ISREG(st.st_mode) || st.st_size == 0)
+	if (strcmp(path, "-") == 0)
+		return err_expect(note, ERR_USAGE, "output",
+		    "the name of a file (standard output has the result), such as ./-", "-");
+	if ((rc = file_replaceable(path, note)) != 0)
+		return rc;
+	if (replace || stat(path, &st) != 0 || st.st_size == 0)
 		return 0;
 	if ((f = fopen(path, "re")) != NULL) {
 		begins[fread(begins, 1, sizeof(begins) - 1, f)] = '\0';

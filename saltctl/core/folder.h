@@ -22,10 +22,10 @@ struct ctl_folder {
 };
 
 /*
- * ctl_may_write - whether a verb may write the single file path. Returns 0 if it does not exist, is empty, is
- * not a regular file (file_replace_begin rejects it) or begins with `ours`, or if replace is set; else EEXIST.
- * ours: the first bytes of every file that the verb writes, because such a file may be replaced without
- * --replace; a # in it stands for a whole number.
+ * ctl_may_write - whether a verb may write the single file path. Returns 0 if it does not exist, is empty or
+ * begins with `ours`, or if replace is set; else EEXIST. ours: the first bytes of every file that the verb
+ * writes, because such a file may be replaced without --replace; a # in it stands for a whole number. With
+ * --replace too, "-" is refused (ERR_USAGE), and so is what file_replaceable refuses (EEXIST).
  */
 int ctl_may_write(const char *path, const char *ours, bool replace, struct err_note *note);
 

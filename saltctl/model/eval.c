@@ -24,7 +24,8 @@ static const struct cli_option options[] = {
 	{"lanes", "N", "sums kept apart; default trainer.lanes of -c, else 8", false},
 	{"threads", "N", "default: all processors. The result does not depend on it", false},
 	{"isolate-documents", NULL, "each document by itself, as with corpus.isolate_documents; the first token of one has no loss", false},
-	{"by-sequence", "FILE", "write the loss of each sequence, as JSON lines: what `saltctl report --teacher-losses` reads", false},
+	{"by-sequence", "FILE", "write the loss of each sequence, as JSON lines: what `saltctl report --teacher-losses` reads; an earlier such file is "
+	    "replaced", false},
 	EVAL_TASK_OPTIONS,
 	{"replace", NULL, "--by-sequence, --items: replace any file, not only one of an earlier call", false},
 	CTL_DTYPE, CTL_CONFIG, CTL_JSON, CTL_END

@@ -15,7 +15,8 @@
 	{"last-word", "PATH", "judge by last words instead: JSON lines with text, or a folder of such files", false, 0}, \
 	{"tokenizer", "PATH", "for these: tokenizer.json or its folder; default: the one in the model's folder", false, 0}, \
 	{"control", "SEED", "--choices: also with the contexts permuted among the items, and without contexts", false, 0}, \
-	{"items", "FILE", "for these: write what each item got, as JSON lines", false, 0}, \
+	{"items", "FILE", "for these: write what each item got, as JSON lines; an earlier such file is replaced", \
+	    false, 0}, \
 	{"against", "FILE", "for these: the difference from another model, item by item; what --items wrote of it", false, 0}
 
 /*

@@ -78,18 +78,30 @@ judged_free(struct judged *d)
 
 /* ---- item by item against another model (--against) ---- */
 
-/* Reads a line of --items: whether the item was answered correctly. */
+/*
+ * Reads a line of --items, which must be of item i: the same line, gold and number of texts. *right: whether
+ * it was answered correctly. The first name of a set that differs is copied to other: the same items may be
+ * in a file of another name.
+ */
 static int
-read_item(const char *text, size_t len, uint64_t line, bool *right)
+read_item(const struct task *task, size_t i, const char *text, size_t len, bool *right, char other[64])
 {
+	const char *file, *set, *name;
 	struct json *o = NULL;
-	int64_t number = -1;
+	int64_t number = -1, index = -1;
+	size_t first, gold, n = task_item_requests(task, i, &first, &gold);
+	uint64_t line;
 	int rc = json_parse(text, len, "items", &o, NULL);
 
+	task_item_place(task, i, &file, &line, &set);
 	if (rc == 0 &&
 	    (!json_flag(json_get(o, "right"), right) || !json_int(json_get(o, "line"), &number) ||
-		number != (int64_t)line))
+		number != (int64_t)line || !json_int(json_get(o, "gold"), &index) || index != (int64_t)gold ||
+		json_count(json_get(o, "log_probability")) != n))
 		rc = ERR_FORMAT;
+	if (rc == 0 && other[0] == '\0' && (name = ctl_text_of(o, "set", NULL)) != NULL &&
+	    strcmp(name, set) != 0)
+		snprintf(other, 64, "%s", name);
 	json_close(&o);
 	return rc;
 }
@@ -101,19 +113,15 @@ compare(struct judging *j, const char *path)
 	const struct task *task = j->own.task;
 	size_t n = task_n_items(task), len, i = 0;
 	double *difference = ctl_alloc(n, sizeof(*difference)), squares = 0;
-	char *data = NULL;
+	char *data = NULL, other[64] = "";
 	int rc = file_read(path, 0, &data, &len, &j->note);
 
 	for (char *at = data, *end; rc == 0 && at < data + len; at = end + 1, i++) {
-		const char *file, *set;
-		uint64_t line;
 		bool right;
 
 		if ((end = memchr(at, '\n', (size_t)(data + len - at))) == NULL)
 			end = data + len;
-		if (i < n)
-			task_item_place(task, i, &file, &line, &set);
-		if (i == n || read_item(at, (size_t)(end - at), line, &right) != 0)
+		if (i == n || read_item(task, i, at, (size_t)(end - at), &right, other) != 0)
 			rc = err_expect_at(&j->note, ERR_FORMAT, "%s", "line %zu",
 			    "what --items wrote of the same %zu items", "", path, i + 1, n);
 		else
@@ -131,6 +139,10 @@ compare(struct judging *j, const char *path)
 		if (n > 1)
 			j->against.se = sqrt(squares / (double)(n - 1) / (double)n);
 	}
+	if (rc == 0 && other[0] != '\0')
+		fprintf(stderr, "saltctl eval: warning: %s has items of the set \"%s\", which %s does not "
+		    "name so: the difference is that of the models only if the items are the same\n",
+		    path, ctl_printable(other), j->path);
 	free(data);
 	free(difference);
 	return rc;

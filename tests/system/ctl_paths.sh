@@ -25,6 +25,15 @@ makes pages/of/mine/r.html report --run run --out pages/of/mine/r.html
 mkdir pages/of/taken
 timeout 60 "$BIN/saltctl" report --run run --out pages/of/taken > out 2> err && fail "report over a folder: $(cat out)"
 grep -q 'pages/of/taken' err || fail "report over a folder does not name it: $(cat err)"
+# A device or a pipe is not replaced by a file, with --replace neither; "-" is no file.
+mkfifo pages/pipe
+for to in pages/pipe -; do
+	for replace in '' --replace; do
+		timeout 60 "$BIN/saltctl" report --run run --out $to $replace > out 2> err && fail "report --out $to $replace: $(cat out)"
+		grep -q 'expected the name of a file' err || fail "report --out $to $replace: $(cat err)"
+	done
+done
+[ -p pages/pipe ] && [ ! -e ./- ] || fail "report replaced a pipe, or wrote to -: $(ls -l . pages)"
 [ -z "$(find . -name '*.tmp*')" ] || fail "temporary files are left: $(find . -name '*.tmp*')"
 # A link to an empty folder stands for that folder. What the rename at the end would fail on is found before the work.
 mkdir place

@@ -103,6 +103,19 @@ ctl eval --model model --pairs pairs.jsonl --items items.again > /dev/null
 ctl eval --model model --pairs pairs.jsonl --items items.again > /dev/null || fail "--items does not replace its own file"
 ctl eval --model model --pairs pairs.jsonl --items precious.jsonl --replace > /dev/null || fail "--items --replace"
 same items.again precious.jsonl "--items --replace"
+# Items of another kind with as many lines are refused; those of another set are compared with a warning.
+head -n 30 choices.jsonl > as_many.jsonl
+ctl eval --model model --choices as_many.jsonl --items of_choices > /dev/null
+must_fail 65 'of_choices: line 1: expected what --items wrote of the same 30 items' --pairs pairs.jsonl --against of_choices
+sed 's/"UID": "order"/"UID": "other"/' pairs.jsonl > renamed.jsonl
+ctl eval --model model --pairs renamed.jsonl --against items > out 2> err || fail "--against: $(cat err)"
+grep -q 'warning: items has items of the set "order"' err || fail "items of another set: $(cat err)"
+ctl eval --model model --pairs pairs.jsonl --against items > out 2> err && [ ! -s err ] || fail "items of the same set: $(cat err)"
+cp pairs.jsonl kept
+must_fail 73 'kept: expected no such file, or --replace' --corpus heldout --by-sequence kept
+must_fail 64 'expected the name of a file' --pairs pairs.jsonl --items -
+for i in 1 2; do ctl eval --model model --corpus heldout --windows 2 --by-sequence losses > /dev/null || fail "--by-sequence, call $i"; done
+must_fail 73 'items: expected no such file' --corpus heldout --by-sequence items
 must_fail 65 'context: expected at most the model.s, 32' --pairs pairs.jsonl --context 33
 ctl eval --model model --choices long.jsonl | grep -q '^cut  *1 items longer than 32 tokens' || fail "a long context is not said to be cut"
 
