@@ -349,6 +349,13 @@ text_options(const struct ctl_args *args, struct text_options *o)
 	    .skip_bad = ctl_has(args, "skip-bad-lines")};
 	if (ctl_has(args, "jsonl") && ctl_has(args, "text"))
 		return ctl_usage(args, "--jsonl and --text exclude each other");
+	if (ctl_has(args, "text") && (ctl_has(args, "field") || ctl_has(args, "skip-bad-lines")))
+		return ctl_usage(args,
+		    "--%s is for JSON, and --text reads every input as plain text: leave one of them out",
+		    ctl_has(args, "field") ? "field" : "skip-bad-lines");
+	if (ctl_has(args, "jsonl") && how != NULL)
+		return ctl_usage(args, "--split-on is for plain text, and --jsonl reads every input as "
+		    "JSON, where each object is a document: leave one of them out");
 	if (o->weight_field != NULL && !ctl_has(args, "jsonl"))
 		return ctl_usage(args, "--weight-column needs --jsonl: only JSON objects have columns");
 	if (o->field == NULL)

@@ -238,6 +238,12 @@ split(struct ctl_args *args)
 			break;
 		}
 		names[i] = ctl_strndup(text, (size_t)(eq - text));
+		for (size_t k = 0; k < i && exit_code == 0; k++)
+			if (strcmp(names[k], names[i]) == 0)
+				exit_code = ctl_usage(args,
+				    "--out: expected another PREFIX for each part, found %s twice", names[i]);
+		if (exit_code != 0)
+			break;
 		sum += shares[i];
 		rc = open_to(&c, names[i]);
 	}
@@ -307,6 +313,10 @@ sample(struct ctl_args *args)
 			*(uint64_t *)ctl_add(chosen, n_chosen, cap) = d;
 		}
 	}
+	if (rc == 0 && (ctl_has(args, "documents") ? n_chosen < n : sum < tokens))
+		fprintf(stderr, "saltctl corpus sample: warning: %s has only %" PRIu64 " documents, %" PRIu64
+		    " tokens: the sample has all of them, fewer than --%s says\n", args->operands[0], all, sum,
+		    ctl_has(args, "documents") ? "documents" : "tokens");
 	if (n_chosen > 0)
 		qsort(chosen, n_chosen, sizeof(*chosen), by_number);
 	for (size_t i = 0; rc == 0 && i < n_chosen; i++)

@@ -27,7 +27,7 @@ static const struct cli_option decode_options[] = {
 };
 
 static const struct cli_option info_options[] = {
-	{"ids", NULL, "list every id with its bytes", false},
+	{"ids", NULL, "list every id with its bytes; with --json in hexadecimal", false},
 	CTL_JSON, CTL_END
 };
 
@@ -167,6 +167,28 @@ print_token(const struct tokenizer *tok, int32_t id)
 	printf(special ? "\tspecial\n" : "\n");
 }
 
+/* --ids --json: an array of {"id", "bytes" (hexadecimal, because a token need not be UTF-8), "special"}. */
+static int
+print_tokens_json(const struct tokenizer *tok)
+{
+	struct json *all = ctl_array();
+
+	for (int32_t id = 0; id < tokenizer_vocab_size(tok); id++) {
+		const unsigned char *bytes;
+		bool special;
+		size_t n;
+		char *hex;
+
+		tokenizer_token(tok, id, &bytes, &n, &special);
+		hex = ctl_alloc(2 * n + 1, 1);
+		for (size_t i = 0; i < n; i++)
+			snprintf(hex + 2 * i, 3, "%02x", bytes[i]);
+		ctl_push(all, ctl_record(CTL("id", id), CTL("bytes", hex), CTL("special", special)));
+		free(hex);
+	}
+	return ctl_print_json(all);
+}
+
 static int
 info(struct ctl_args *args)
 {
@@ -177,6 +199,11 @@ info(struct ctl_args *args)
 
 	if (exit_code != 0)
 		return exit_code;
+	if (ctl_has(args, "ids") && ctl_has(args, "json")) {
+		exit_code = print_tokens_json(tok);
+		tokenizer_destroy(&tok);
+		return exit_code;
+	}
 	hash_hex(tokenizer_fingerprint(tok), hex);
 	if (tokenizer_end_of_document(tok, NULL, &eod, NULL) != 0)
 		eod = -1;

@@ -45,6 +45,15 @@ def inside(part, whole):        # in the order of the whole, each once
 assert inside(p, m) and inside(q, m) and inside(s, m) and len(s) == 7 and inside(t, m)
 assert 200 <= sum(map(len, t)) < 200 + max(map(len, m)), sum(map(len, t))
 END
+for much in '--documents 28' '--tokens 99999'; do
+	ctl corpus sample $much --out all M > said 2> err || fail "sample of more than there is: $(cat err)"
+	grep -q "warning: M has only 27 documents, .*fewer than ${much%% *} says" err || fail "sample $much: $(cat err)"
+	same all.bin M.bin "a sample of everything"
+	rm all.*
+done
+ctl corpus sample --documents 27 --out all M > said 2> err && [ ! -s err ] || fail "sample of all: $(cat err)"
+got=0; ctl corpus split --out R=2 --out R=1 M > said 2> err || got=$?
+[ $got = 64 ] && grep -q 'found R twice' err && [ -z "$(ls R.* 2> /dev/null)" ] || fail "split into one corpus twice: $got $(cat err; ls R.*)"
 for x in M P Q S T; do ctl corpus info "$x" --check > info || fail "corpus info $x"; grep -q 'all blocks' info || fail "check of $x"; done
 [ "$(ctl corpus info A --json | grep -o '"tokenizer": "[^"]*"')" = "$(ctl corpus info S --json | grep -o '"tokenizer": "[^"]*"')" ] || fail "tokenizer of a sample"
 

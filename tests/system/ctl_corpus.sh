@@ -22,6 +22,14 @@ ctl tokenizer encode --tokenizer "$tok" random | ctl tokenizer decode --tokenize
 same random back "random bytes"
 ctl tokenizer encode --raw --tokenizer "$tok" < random | ctl tokenizer decode --raw --tokenizer "$tok" > back
 same random back "random bytes, raw"
+ctl tokenizer info --ids "$tok" > tokens
+ctl tokenizer info --ids --json "$tok" | python3 -c '
+import json, sys
+lines, tokens = open("tokens").read().splitlines(), json.load(sys.stdin)
+assert [t["id"] for t in tokens] == list(range(4096)) and [t["special"] for t in tokens] == [l.endswith("\tspecial") for l in lines]
+for t, line in zip(tokens, lines):
+    assert bytes.fromhex(t["bytes"]).decode("latin-1") == line.split("\t")[1].encode().decode("unicode_escape"), (t, line)
+' || fail "tokenizer info --ids --json"
 ctl tokenizer encode --tokenizer "$tok" /dev/null | cmp -s - <(echo) || fail "nothing is not no ids"
 [ "$(ctl tokenizer encode --tokenizer "$tok" <<< "$end" | wc -w)" -gt 2 ] || fail "$end in a text is an id"
 [ "$(printf %s "$end" | ctl tokenizer encode --specials --tokenizer "$tok")" = 0 ] || fail "--specials does not see $end"

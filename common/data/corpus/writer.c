@@ -102,7 +102,7 @@ check_new(const struct corpus_writer *w, struct err_note *note)
 {
 	if (w->replace || access(w->paths[FILE_IDX], F_OK) != 0)
 		return 0;
-	return err_note_set(note, ERR_EXISTS, "%s", w->paths[FILE_IDX]);
+	return err_expect(note, ERR_EXISTS, "%s", "no such corpus, or --replace", "one", w->paths[FILE_IDX]);
 }
 
 /*
