@@ -278,7 +278,8 @@ plan_print_text(const struct plan *p)
 	if (p->has_teacher) {
 		printf("Teachers keep up with");
 		for (size_t i = 0; i < p->n_ranks; i++)
-			printf("%s R = %d: %.2g cores", i > 0 ? "," : "", p->ranks[i], teacher_cores(p, i));
+			printf(teacher_cores(p, i) < 99.5 ? "%s R = %d: %.2g cores" : "%s R = %d: %.0f cores",
+			    i > 0 ? "," : "", p->ranks[i], teacher_cores(p, i));
 		printf(" at the trainer's FLOP/s.\n");
 	}
 	return 0;

@@ -442,10 +442,13 @@ static int
 run(struct ctl_args *args)
 {
 	struct export x = {.args = args};
-	const char *model = ctl_get(args, "model");
-	int exit_code = open_inputs(&x, model), rc;
+	const char *model = ctl_get(args, "model"), *documents = ctl_get(args, "documents");
+	int exit_code, rc;
 
-	if (exit_code != 0)
+	if (documents != NULL && strcmp(documents, args->operands[0]) == 0)
+		return ctl_usage(
+		    args, "OUT and --documents both name %s: give each a file of its own", documents);
+	if ((exit_code = open_inputs(&x, model)) != 0)
 		goto out;
 	x.tokens = ctl_alloc((size_t)x.L + 1, sizeof(*x.tokens));
 	x.loss = ctl_alloc(x.L, sizeof(*x.loss));

@@ -131,11 +131,16 @@ run_live(struct view *v, double interval_s, double timeout_s)
 	int rc;
 
 	log_init("saltctl", LOG_LEVEL_ERROR);		/* warnings would break the screen */
-	if (!isatty(STDIN_FILENO) || !isatty(STDOUT_FILENO) || term == NULL || term[0] == '\0' ||
-	    strcmp(term, "dumb") == 0)
+	if (!isatty(STDIN_FILENO) || !isatty(STDOUT_FILENO))
 		return ctl_usage(v->args,
-		    "a live view needs a terminal that can move its cursor%s%s; saltctl top --once prints one frame",
-		    term != NULL && term[0] != '\0' ? ", and this is TERM=" : "", term != NULL ? term : "");
+		    "a live view needs a terminal, and standard %s is none; saltctl top --once "
+		    "prints one frame",
+		    isatty(STDOUT_FILENO) ? "input" : "output");
+	if (term == NULL || term[0] == '\0' || strcmp(term, "dumb") == 0)
+		return ctl_usage(v->args,
+		    "a live view needs a terminal that can move its cursor, and this is TERM=%s; saltctl top "
+		    "--once prints one frame",
+		    term != NULL ? term : "");
 	if (!top_screen_open(no_colour == NULL || no_colour[0] == '\0'))
 		return ctl_usage(v->args,
 		    "the terminal TERM=%s is not known here; saltctl top --once prints one frame", term);

@@ -33,6 +33,9 @@ wrong 64 'needs --heldout-out' corpus build --tokenizer "$tok" --out "$scratch/c
 wrong 64 'from 2 to 4294967295, found "1"' corpus build --tokenizer "$tok" --out "$scratch/c" --heldout-out "$scratch/h" --heldout-one-in 1 "$scratch/text"
 wrong 64 'expected file, blank-lines, lines or =TEXT' corpus build --tokenizer "$tok" --out "$scratch/c" --split-on words "$scratch/text"
 wrong 64 'given twice' corpus build --out a --out b
+wrong 64 '--field is for JSON' corpus build --tokenizer "$tok" --out "$scratch/c" --text --field x "$scratch/text"
+wrong 64 '--skip-bad-lines is for JSON' corpus build --tokenizer "$tok" --out "$scratch/c" --text --skip-bad-lines "$scratch/text"
+wrong 64 '--split-on is for plain text' corpus build --tokenizer "$tok" --out "$scratch/c" --jsonl --split-on lines "$scratch/text"
 wrong 66 'nowhere' corpus build --tokenizer "$tok" --out "$scratch/c" "$scratch/nowhere"
 wrong 66 'nowhere' corpus build --tokenizer "$scratch/nowhere" --out "$scratch/c" "$scratch/text"
 wrong 66 "/text: make folder: .*Not a directory" corpus build --tokenizer "$tok" --out "$scratch/text/c" "$scratch/text"
@@ -96,6 +99,17 @@ wrong 64 'give -c fleet.yaml' plan
 wrong 78 'trainer.model' plan -c "$scratch/fleet.yaml"
 wrong 64 'give -c fleet.yaml' label
 wrong 78 'corpus.train' label -c "$scratch/fleet.yaml"
+# eval refuses what the kind of evaluation would not use.
+for words in '--corpus c' '--windows 3' '--group 2' '--lanes 2' '--isolate-documents' '--by-sequence f' '--dtype uint16'; do
+	wrong 64 "${words%% *} is for the losses on a corpus" eval --model "$scratch/slm" --pairs "$scratch/pairs" $words
+done
+for words in '--items f' '--against f' '--tokenizer t'; do
+	wrong 64 "${words%% *} goes with --choices" eval --model "$scratch/slm" --corpus "$scratch/c" $words
+done
+wrong 64 'a live view needs a terminal, and standard output is none' top -c "$scratch/fleet.yaml"
+wrong 64 'OUT and --documents both name' scores export -c "$scratch/fleet.yaml" --documents "$scratch/same" "$scratch/same"
+[ ! -e "$scratch/same" ] || fail "a refused scores export left a file"
+wrong 73 'slm: expected a folder that is new or empty.*in it' model new --layers 1 --width 8 --vocab 10 "$scratch/slm"
 wrong 64 'give -c fleet.yaml or --endpoint' status
 wrong 64 'give -c fleet.yaml or --endpoint' exporter
 wrong 64 'HOST:PORT, such as' exporter -c "$scratch/fleet.yaml" --listen here
