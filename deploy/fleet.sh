@@ -7,7 +7,8 @@ self=${0##*/}
 die() { echo "$self: $2" >&2; exit "$1"; }
 
 bin=${BIN:-$here/../build/bin}
-[ -n "${BIN-}" ] || [ -d "$bin" ] || bin=$here/../../../bin		# installed: PREFIX/share/saltfleet/deploy, PREFIX/bin
+# installed: PREFIX/share/saltfleet/deploy, PREFIX/bin
+[ -n "${BIN-}" ] || [ -d "$bin" ] || [ ! -x "$here/../../../bin/saltctl" ] || bin=$here/../../../bin
 verb='' config='' only='' await=0 follow=0 set_options=() names=()
 
 # The script's own_option OPTION VALUE returns 1 for an unknown option, and sets own_words to the number of
@@ -38,9 +39,11 @@ parse() {
 	"") usage >&2; exit 64 ;;
 	*) die 64 "unknown verb $verb; see $self --help" ;;
 	esac
+	[ $await -eq 0 ] || [ "$verb" = up ] || die 64 "$verb takes no --wait; up --wait, also after $verb, waits for the trainer"
+	[ $follow -eq 0 ] || [ "$verb" = logs ] || die 64 "$verb takes no -f; see $self --help"
+	case "$verb" in status | logs | scale | drain) [ -z "$only" ] || die 64 "$verb takes no --only; see $self --help" ;; esac
 	case "$verb" in
 	scale | drain)
-		[ -z "$only" ] || die 64 "$verb takes no --only; see $self --help"
 		[ ${#names[@]} -gt 0 ] || die 64 "$verb needs an argument, for example: $self $([ "$verb" = scale ] && echo scale teachers=4 || echo drain teacherd-1) -c fleet.yaml" ;;
 	logs) ;;
 	*) [ ${#names[@]} -eq 0 ] || die 64 "unexpected argument ${names[0]}" ;;
@@ -50,7 +53,7 @@ parse() {
 	config=$(absolute "$config")
 	local program
 	for program in saltctl selectord teacherd trainerd saltfleet-supervise; do
-		[ -x "$bin/$program" ] || die 69 "$bin/$program does not exist; build first: cmake --preset release && cmake --build --preset release"
+		[ -x "$bin/$program" ] || die 69 "$bin/$program does not exist; build first: cmake --preset release && cmake --build --preset release; or name the programs' folder: --bin DIR"
 	done
 	bin=$(cd -- "$bin" && pwd)
 	run=$(get run.dir) || exit $?

@@ -491,8 +491,9 @@ supervisors() {
 case "$verb" in up | restart | scale | status) read_scale ;; esac
 case "$verb" in
 up)
+	[ $await -eq 0 ] || wanted trainerd || die 64 "--wait waits for the trainer, which ${only:+--only $only}${but:+ --but $but} leaves out"
 	up
-	[ $await -eq 0 ] || ! wanted trainerd || wait_trainer
+	[ $await -eq 0 ] || wait_trainer
 	;;
 down) down ;;
 restart)

@@ -18,7 +18,7 @@ die() { echo "$self: $2" >&2; exit "$1"; }
 # installation (beside its share/).
 programs() {
 	local dir=${BIN:-$here/../build/bin}
-	[ -n "${BIN-}" ] || [ -d "$dir" ] || dir=$here/../../../bin
+	[ -n "${BIN-}" ] || [ -d "$dir" ] || [ ! -x "$here/../../../bin/saltctl" ] || dir=$here/../../../bin
 	(cd -- "$dir" 2> /dev/null && pwd) || echo "$dir"
 }
 

@@ -266,9 +266,16 @@ for how in "$scratch/links/fleet" "bash $SOURCE/deploy/local.sh"; do
 done
 
 # Wrong use.
-for wrong in "up -x" "sideways" "up --only nobody"; do
+for wrong in "up -x" "sideways" "up --only nobody" "restart --wait" "up -f" "status --only trainer" "logs --only trainer" "status more" \
+    "up --wait --only teachers" "up --wait --but trainerd"; do
 	rc=0
 	# shellcheck disable=SC2086
 	local_sh $wrong > /dev/null 2>&1 || rc=$?
 	[ $rc -eq 64 ] || fail "$wrong: exit code $rc, expected 64"
 done
+# In a tree without a build the message names the folder of a build, not that of an installation.
+mkdir -p "$scratch/tree"
+cp -r "$SOURCE/deploy" "$scratch/tree/deploy"
+rc=0
+env -u BIN "$scratch/tree/deploy/local.sh" status -c "$root/fleet.yaml" > "$scratch/out" 2>&1 || rc=$?
+[ $rc -eq 69 ] && grep -q '/build/bin/saltctl does not exist.*--bin DIR' "$scratch/out" || fail "no build: $rc: $(cat "$scratch/out")"
