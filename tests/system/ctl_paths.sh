@@ -30,7 +30,7 @@ mkfifo pages/pipe
 for to in pages/pipe -; do
 	for replace in '' --replace; do
 		timeout 60 "$BIN/saltctl" report --run run --out $to $replace > out 2> err && fail "report --out $to $replace: $(cat out)"
-		grep -q 'expected the name of a file' err || fail "report --out $to $replace: $(cat err)"
+		grep -q 'expected the name of a file\|expected a regular file, or none, found a pipe' err || fail "report --out $to $replace: $(cat err)"
 	done
 done
 [ -p pages/pipe ] && [ ! -e ./- ] || fail "report replaced a pipe, or wrote to -: $(ls -l . pages)"

@@ -254,8 +254,9 @@ int
 file_replaceable(const char *path, struct err_note *note)
 {
 	struct stat st;
+	bool standard = strncmp(path, "/dev/fd/", 8) == 0 || strncmp(path, "/dev/std", 8) == 0;
 
-	if (stat(path, &st) != 0 || S_ISREG(st.st_mode))
+	if (stat(path, &st) != 0 || (S_ISREG(st.st_mode) && !standard))
 		return 0;
 	return err_expect(note, EEXIST, "%s", "a regular file, or none", "%s", path,
 	    S_ISDIR(st.st_mode)	     ? "a folder" :

@@ -66,7 +66,7 @@ int file_make_parents(const char *path, struct err_note *note);
  * temporary file.
  * file_replace_all - all of this in one call, for data in memory.
  * file_replaceable - what file_replace_begin checks first: EEXIST if path is there and not a regular file, for
- * instance a pipe or /dev/null, which the rename would remove.
+ * instance a pipe, /dev/null or /dev/stdout, which the rename would remove.
  */
 struct file_replace {
 	FILE *f;
