@@ -197,10 +197,6 @@ eval(struct ctl_args *args)
 		return EX_USAGE;
 	if ((exit_code = settings(&e, prefix)) != 0 || eval_task(args, &e.kernels, e.context, &exit_code))
 		return exit_code;
-	if (ctl_has(args, "tokenizer") || (ctl_has(args, "replace") && !ctl_has(args, "by-sequence")))
-		return ctl_usage(args,
-		    ctl_has(args, "tokenizer") ? "--tokenizer goes with --choices, --pairs or --last-word" :
-						 "--replace goes with --by-sequence or --items");
 	corpus = ctl_has(args, "corpus") ? ctl_get(args, "corpus") : prefix;
 	if (corpus[0] == '\0')
 		return ctl_usage(args, "which text? give --corpus PREFIX, or -c fleet.yaml with corpus.heldout");

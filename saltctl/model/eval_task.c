@@ -359,17 +359,23 @@ judge_all(struct judging *j)
 	return rc != 0 ? ctl_fail(j->args, rc, &j->note) : 0;
 }
 
-/* The first option that was given and means nothing for items; NULL: none. */
-static const char *
-not_for_items(const struct ctl_args *args)
+/* Refuses options that would not be used. option: that of the kind of items; NULL: losses on a corpus. */
+static int
+check_options(const struct ctl_args *args, const char *option)
 {
-	static const char *const of_corpus[] = {
-	    "corpus", "by-sequence", "windows", "group", "lanes", "isolate-documents", "dtype"};
+	static const char *const of_corpus[] = {"corpus", "by-sequence", "windows", "group", "lanes", "isolate-documents", "dtype"};
+	static const char *const of_items[] = {"tokenizer", "items", "against"};
+	const char *out = option != NULL ? "items" : "by-sequence";
 
-	for (size_t i = 0; i < sizeof(of_corpus) / sizeof(of_corpus[0]); i++)
+	if (ctl_has(args, "control") && (option == NULL || strcmp(option, "choices") != 0))
+		return ctl_usage(args, "--control goes with --choices");
+	for (size_t i = 0; option == NULL && i < sizeof(of_items) / sizeof(of_items[0]); i++)
+		if (ctl_has(args, of_items[i]))
+			return ctl_usage(args, "--%s goes with --choices, --pairs or --last-word", of_items[i]);
+	for (size_t i = 0; option != NULL && i < sizeof(of_corpus) / sizeof(of_corpus[0]); i++)
 		if (ctl_has(args, of_corpus[i]))
-			return of_corpus[i];
-	return NULL;
+			return ctl_usage(args, "--%s is for a corpus, not for --%s, which takes all items of its file", of_corpus[i], option);
+	return ctl_has(args, "replace") && !ctl_has(args, out) ? ctl_usage(args, "--replace goes with --%s", out) : 0;
 }
 
 bool
@@ -381,36 +387,21 @@ eval_task(
 		enum task_kind kind;
 	} kinds[] = {{"choices", TASK_CHOICES}, {"pairs", TASK_PAIRS}, {"last-word", TASK_LAST_WORD}};
 	struct judging j = {.args = args};
+	const char *option = NULL;
 	double start = clock_now_s();
 	uint64_t seed = 0;
 	size_t n = 0;
 
 	for (size_t i = 0; i < sizeof(kinds) / sizeof(kinds[0]); i++)
 		if (ctl_has(args, kinds[i].option)) {
-			j.path = ctl_get(args, kinds[i].option);
+			option = kinds[i].option;
+			j.path = ctl_get(args, option);
 			j.options.kind = kinds[i].kind;
 			n++;
 		}
-	if (n > 0 && not_for_items(args) != NULL) {
-		*exit_code = ctl_usage(args,
-		    "--%s is for a corpus, not for --choices, --pairs or --last-word", not_for_items(args));
-		return true;
-	}
-	if (n > 0 && ctl_has(args, "replace") && !ctl_has(args, "items")) {
-		*exit_code = ctl_usage(args, "--replace goes with --items");
-		return true;
-	}
-	if (n != 1 || (j.options.kind != TASK_CHOICES && ctl_has(args, "control"))) {
-		if (n > 1)
-			*exit_code = ctl_usage(args, "one of --choices, --pairs and --last-word at a time");
-		else if (ctl_has(args, "control"))
-			*exit_code = ctl_usage(args, "--control goes with --choices");
-		else if (ctl_has(args, "items") || ctl_has(args, "against"))
-			*exit_code = ctl_usage(args, "--items and --against go with --choices, --pairs or --last-word");
-		else
-			return false;
-		return true;
-	}
+	*exit_code = n > 1 ? ctl_usage(args, "one of --choices, --pairs and --last-word at a time") : check_options(args, option);
+	if (*exit_code != 0 || n == 0)
+		return *exit_code != 0;
 	if ((*exit_code = ctl_get_u64(args, "control", 0, UINT32_MAX, &seed)) != 0)
 		return true;
 	j.options.seed = (uint32_t)seed;

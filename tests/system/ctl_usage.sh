@@ -101,7 +101,7 @@ wrong 64 'give -c fleet.yaml' label
 wrong 78 'corpus.train' label -c "$scratch/fleet.yaml"
 # eval refuses what the kind of evaluation would not use.
 for words in '--corpus c' '--windows 3' '--group 2' '--lanes 2' '--isolate-documents' '--by-sequence f' '--dtype uint16'; do
-	wrong 64 "${words%% *} is for the losses on a corpus" eval --model "$scratch/slm" --pairs "$scratch/pairs" $words
+	wrong 64 "${words%% *} is for a corpus" eval --model "$scratch/slm" --pairs "$scratch/pairs" $words
 done
 for words in '--items f' '--against f' '--tokenizer t'; do
 	wrong 64 "${words%% *} goes with --choices" eval --model "$scratch/slm" --corpus "$scratch/c" $words
