@@ -284,8 +284,12 @@ loop_between(struct run *r, struct err_note *note)
 	int rc;
 
 	evaluates = r->evaluated_step != step && (due(step, r->config->trainer.eval_every) || (step > 0 && step == r->phase.switch_step) || ends);
-	if (evaluates && (rc = loop_evaluate(r, note)) != 0)
+	if (evaluates && (rc = loop_evaluate(r, note)) != 0) {
+		/* It failed on data or files, for instance a held-out corpus that was overwritten; the training steps are good. */
+		if (step > 0 && r->saved_step != step)
+			loop_save(r, &(struct err_note){.name = ""});
 		return rc;
+	}
 	/* An evaluation from before a resume does not count again: the checkpoint holds what was decided after it. */
 	if (margin && evaluates) {
 		double teacher = feed_view(r->feed).teacher_nats;
