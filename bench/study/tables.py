@@ -125,14 +125,14 @@ class Results:
         return sorted(n for n in names if n.partition("+")[0] in kinds)
 
     def best_share(self, size, kinds, base_name="baseline"):
-        """(mean, se, recipe, bounds, seeds not reached) of the recipe with the smallest mean share, among those of the most seeds; None where
+        """(mean, se, recipe, bounds, seeds) of the recipe with the smallest mean share, among those of the most seeds; None where
         no run is."""
         found = []
         for name in self.claimed(size, kinds):
             values, bounds = self.shares(size, name, base_name)
             reached = [v for v in values if v is not None]
             if reached and len(reached) == len(values):
-                found.append((-len(values), (*mean_se(reached), name, bounds, 0)))
+                found.append((-len(values), (*mean_se(reached), name, bounds, len(values))))
         return min(found)[1] if found else None
 
 
@@ -153,6 +153,7 @@ def sweep_table(results, size):
     rows = []
     for name, recipe in recipes.RECIPES.items():
         got = [results.by_cell.get(recipes.Cell(size, name, lr, recipes.CHOICE_SEED)) for lr in recipes.rates(size, recipe)]
+        got += [None] * (3 - len(got))
         if any(got):
             best = min((loss(g), i) for i, g in enumerate(got) if g)[1]
             rows.append([name] + [("**" if i == best else "") + (f"{loss(g):.4f}" if g else "-") + ("**" if i == best else "")
@@ -272,10 +273,10 @@ def rows(results):
     def shares(name, size, kinds, base_name="baseline"):
         best = results.best_share(size, kinds, base_name)
         if best is None:
-            return row(name, None, "share of steps", note="no complete runs of three seeds that all reach the baseline's final loss")
-        mean, se, recipe, bounds, _ = best
+            return row(name, None, "share of steps", note="no complete runs that all reach the baseline's final loss")
+        mean, se, recipe, bounds, seeds = best
         row(name, round(mean, 4), "share of steps", f"{base_name}, best of three learning rates", 1.0,
-            f"{recipe}" + (f"; {bounds} seeds are upper bounds" if bounds else ""))
+            f"{recipe}, {seeds} seeds" + (f"; {bounds} seeds are upper bounds" if bounds else ""))
         row(name + "_se", None if se is None else round(se, 4), "share of steps")
     for size in recipes.SIZES:
         shares(f"salt_steps_share_{size}", size, {"salt", "salt_ds"})
