@@ -285,9 +285,15 @@ loop_between(struct run *r, struct err_note *note)
 
 	evaluates = r->evaluated_step != step && (due(step, r->config->trainer.eval_every) || (step > 0 && step == r->phase.switch_step) || ends);
 	if (evaluates && (rc = loop_evaluate(r, note)) != 0) {
+		struct err_note second = {.name = ""};
+		char text[1200];
+		int saved = 0;
+
 		/* It failed on data or files, for instance a held-out corpus that was overwritten; the training steps are good. */
 		if (step > 0 && r->saved_step != step)
-			loop_save(r, &(struct err_note){.name = ""});
+			saved = loop_save(r, &second);
+		if (saved != 0)
+			log_error("checkpoint.failed", "step=%" PRIu64 " why=\"%s\"", step, err_note_str(&second, saved, text, sizeof(text)));
 		return rc;
 	}
 	/* An evaluation from before a resume does not count again: the checkpoint holds what was decided after it. */

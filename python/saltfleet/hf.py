@@ -170,10 +170,11 @@ class SaltTrainer(Trainer):
     def compute_loss(self, model: Any, inputs: Any, return_outputs: bool = False, num_items_in_batch: Any = None) -> Any:
         batch = Batch.from_dict(inputs)
         outputs = model(input_ids=batch.input_ids, use_cache=False, **batch.forward_kwargs(self.model.dtype))
+        by_step = self._targets is not None and model.training      # an evaluation of another dataset has its own targets
         # A GradScaler skips steps that are not finite; without one they end the run.
-        loss = salt_loss(outputs.logits.float() if self.args.fp16 else outputs.logits, batch, "mean" if self._targets is None else "sum",
+        loss = salt_loss(outputs.logits.float() if self.args.fp16 else outputs.logits, batch, "sum" if by_step else "mean",
                          check_finite=not self.args.fp16)
-        if self._targets is not None:
+        if by_step:
             loss = loss / self._targets
         return (loss, outputs) if return_outputs else loss
 

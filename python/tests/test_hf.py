@@ -85,6 +85,12 @@ def test_same_losses(parts, isolate, make_fleet, student, tmp_path):
         assert abs(trainer.seen.losses[step] - loss) < 2e-5, step
     for name, tensor in trainer.model.state_dict().items():
         torch.testing.assert_close(tensor, model.state_dict()[name], rtol=0, atol=1e-3)
+    # An evaluation of another dataset is the mean of its own batch, not divided by the targets of the last step.
+    batch = next(iter(SaltDataset(fleet.config, timeout_s=60)))
+    trainer.model.eval()
+    with torch.no_grad():
+        logits = trainer.model(batch.input_ids, **batch.forward_kwargs()).logits
+        torch.testing.assert_close(trainer.compute_loss(trainer.model, batch.as_dict()), salt_loss(logits, batch), rtol=1e-4, atol=0)
 
 
 def test_gradients(make_fleet, student, tmp_path):

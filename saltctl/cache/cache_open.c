@@ -390,6 +390,7 @@ int
 cache_job_begin(struct cache_job *job, struct ctl_args *args, bool corpora)
 {
 	const struct config *cfg;
+	size_t later;
 	int exit_code;
 
 	*job = (struct cache_job){.args = args, .all = ctl_has(args, "json") ? ctl_array() : NULL};
@@ -403,9 +404,9 @@ cache_job_begin(struct cache_job *job, struct ctl_args *args, bool corpora)
 	else if (job->cfg == NULL)
 		return ctl_usage(args, "which cache? give --cache FOLDER or -c fleet.yaml");
 	find_dirs(job);
-	if (later_shard(job) > 0)
+	if ((later = later_shard(job)) > 0)
 		return ctl_usage(args, "%s has no shard_0; for another shard alone give --cache %s/shard_%zu",
-		    job->root, job->root, later_shard(job));
+		    job->root, job->root, later);
 	watch_bus(args);
 	cfg = job->cfg;
 	if (corpora && ((exit_code = open_corpus(args, cfg, "corpus", cfg != NULL ? cfg->corpus.train : NULL, CORPUS_TRAIN,

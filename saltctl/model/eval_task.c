@@ -79,9 +79,9 @@ judged_free(struct judged *d)
 /* ---- item by item against another model (--against) ---- */
 
 /*
- * Reads a line of --items, which must be of item i: the same line, gold and number of texts. *right: whether
- * it was answered correctly. The first name of a set that differs is copied to other: the same items may be
- * in a file of another name.
+ * Reads a line that --items wrote. It must describe item i: the same line number, gold answer and number of
+ * texts. *right: whether the item was answered correctly. other: receives the first set name that differs from
+ * this file's, which is no error, because the same items may be in a file of another name.
  */
 static int
 read_item(const struct task *task, size_t i, const char *text, size_t len, bool *right, char other[64])

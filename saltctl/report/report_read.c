@@ -164,8 +164,8 @@ read_settings(struct report_run *run, struct err_note *note)
 }
 
 /*
- * Sums the processor time of the teachers, each of which has a file in RUN/ledger. Ignores files of other
- * names and roles, and counts those that cannot be read.
+ * Sums the processor time of the teachers, each of which has a JSON file in RUN/ledger. Ignores other files and
+ * those of other daemons, and counts JSON files that cannot be read.
  */
 static void
 read_ledger(struct report_run *run)

@@ -89,7 +89,8 @@ python3 -c 'import struct; open("raw.bin", "wb").write(struct.pack("<40H", *rang
 ctl corpus show --corpus raw.bin --dtype uint16 --context 8 1 > shown 2> /dev/null && grep -q '^ids  *8 9 10 11 12 13 14 15 16$' shown || fail "raw ids: $(cat shown)"
 grep -q '^documents' shown && fail "documents of raw ids"
 
-# ---- documents without a token are left out, and a missing end of document is added; both are said. What PREFIX.json states of the encoding is kept
+# ---- Documents without a token are left out, and a missing end of document is added, each with a message. The result keeps what PREFIX.json states
+# of the encoding.
 # where the inputs agree.
 python3 - "$tok" <<'END'
 import json, struct

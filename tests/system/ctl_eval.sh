@@ -73,8 +73,8 @@ done
 # Also for each sequence: their mean is the loss, and the trainer has written the same values after its last step.
 ctl eval -c fleet.yaml --model run/checkpoints/step_00000003 --by-sequence losses > /dev/null
 same losses run/sequence_losses.jsonl "losses of sequences"
-# A file that is not of an earlier call stays; one that cannot be written is found before the evaluation; if the disk is full at the end, the result
-# is shown nevertheless.
+# --by-sequence does not overwrite a file that no earlier call wrote. A path that cannot be written is reported before the evaluation. If the disk is
+# full at the end, the result is printed nevertheless.
 echo '{"sequence": 17}' > list
 must_fail 73 'list: expected no such file, or --replace' -c fleet.yaml --model run/checkpoints/step_00000003 --by-sequence list
 [ "$(cat list)" = '{"sequence": 17}' ] || fail "--by-sequence replaced another file"

@@ -178,6 +178,12 @@ class Cells(WithFolder):
         self.assertEqual(recipes.rates("small", {}), [2e-3, 4e-3, 8e-3])
         self.assertEqual(recipes.rates("large", {}), [1e-3, 2e-3, 4e-3])
 
+    def test_a_recipe_with_fewer_rates_fills_its_row(self):
+        self.assertIn("rates", recipes.RECIPES["muon_salt"])
+        self.put_sweep()
+        rows = [line for line in tables.sweep_table(tables.Results(self.study()), "small").splitlines() if line.startswith("|")]
+        self.assertEqual({row.count("|") for row in rows}, {5})
+
 
 class Runner(WithFolder):
     def run_cells(self, s, *cells):

@@ -265,8 +265,9 @@ struct corpus_writer_options {
 	int32_t eod;			/* appended to every document */
 	struct hash128 tokenizer;	/* fingerprint; zeros: unknown */
 	/*
-	 * For PREFIX.json; not copied, and read by finish. add_special: the ids put around each text, "1 text
-	 * 2"; unknown_bytes: how bytes without a token were treated. NULL or empty: not stated.
+	 * Texts for PREFIX.json, which must stay valid until finish. add_special: the ids put around each text,
+	 * for instance "1 text 2". unknown_bytes: how bytes without a token were treated. NULL or "": the file
+	 * does not have this member.
 	 */
 	const char *add_special;
 	const char *unknown_bytes;

@@ -241,8 +241,8 @@ checkpoint_any(const char *root)
 }
 
 /*
- * As checkpoint_verify. A folder has the name of a checkpoint only after its manifest was synced, so without
- * one it is damaged.
+ * Verifies a checkpoint as checkpoint_verify does, but a folder without a manifest is damaged: a checkpoint
+ * gets its name only after its manifest was synced.
  */
 static int
 verify_named(const char *path, enum checkpoint_check check, struct err_note *note)
