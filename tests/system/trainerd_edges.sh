@@ -61,15 +61,16 @@ for daemon in trainerd selectord; do
 	[ $rc -eq 65 ] && grep -q 'short: expected at least .*33 tokens.* found 7' short.log || last_log short "$daemon, a short held-out set: $rc"
 done
 
-# An evaluation that fails, here because another program overwrites the held-out tokens, does not cost the steps before it.
+# An evaluation that fails, here because another program overwrites the held-out tokens, does not cost the steps before it:
+# no other checkpoint is written in this run, whichever evaluation is the first to read them.
 for file in held.*; do cp "$file" "spoilt.${file#held.}"; done
 fleet spoilt slm
-train spoilt --set corpus.heldout=spoilt --set trainer.steps=100000 --set trainer.eval_every=500 --set trainer.checkpoint_every=0 & trainer=$!
+train spoilt --set corpus.heldout=spoilt --set trainer.steps=100000 --set trainer.eval_every=50 --set trainer.checkpoint_every=0 & trainer=$!
 for ((i = 0; i < 200; i++)); do ! grep -qs '"step":1,' run_spoilt/metrics.jsonl || break; sleep 0.05; done
 head -c 300 /dev/zero | tr '\0' '\377' | dd of=spoilt.bin conv=notrunc status=none
 rc=0; wait $trainer || rc=$?
 [ $rc -eq 65 ] && grep -q 'spoilt' spoilt.log || last_log spoilt "an evaluation of spoilt tokens: $rc"
-[ -d run_spoilt/checkpoints/step_00000500 ] || last_log spoilt "the steps before a failed evaluation were lost"
+compgen -G 'run_spoilt/checkpoints/step_*' > /dev/null || last_log spoilt "the steps before a failed evaluation were lost"
 
 # bf16: a checkpoint has the fp32 masters, and a run that continues from it, on two ranks, ends with the same bits.
 fleet bf16 slm
