@@ -132,10 +132,7 @@ lse_outside(const struct vec *vec, const float *z, int64_t v, const struct soft 
 	for (int64_t i = 0, at = 0; i <= s->n; i++) {
 		int64_t end = i < s->n ? s->ids[i] : v;
 
-		if (end > at) {
-			vec->exp(work, z + at, 1, top, end - at);
-			sum += (double)vec->sum(work, end - at);
-		}
+		sum += (double)vec->exp_sum(work, z + at, 1, top, end - at);
 		at = end + 1;
 	}
 	return (double)top + log(sum);
@@ -235,8 +232,7 @@ row_loss(const struct vec *vec, float *z, int64_t v, const struct kernels_target
 		s = soft_of(t, m, v);
 	if (s.tail > 0)
 		lse_tail = lse_outside(vec, z, v, &s, work);
-	vec->exp(work, z, 1, top, v);
-	sum = (double)vec->sum(work, v);
+	sum = (double)vec->exp_sum(work, z, 1, top, v);
 	lse = (double)top + log(sum);
 	r->hard = r->loss = lse - (double)z[y];
 	if (r->soft_known) {

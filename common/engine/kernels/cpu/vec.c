@@ -282,29 +282,36 @@ adamw_bf16(float *restrict w, float *restrict m, float *restrict v, const float 
 	}
 }
 
+typedef float eight_f __attribute__((vector_size(4 * VEC_LANES), aligned(4), may_alias));
+typedef double eight_d __attribute__((vector_size(8 * VEC_LANES)));
+
+/* A multiple of the grain has no more bits than x had, so y holds it exactly. */
 static void
-grain(float *y, const float *x, int64_t n)
+grain(float *y, double *sums, const float *x, int64_t n)
 {
 	const double magic = 1.5 * 0x1p52 * VEC_GRAIN;
 
-	VEC_LOOP (int64_t i = 0; i < n; i++)
-		y[i] = (float)(((double)x[i] + magic) - magic);
-}
+	for (int64_t begin = 0; begin < n; begin += VEC_GROUP, sums++) {
+		int64_t end = n - begin < VEC_GROUP ? n : begin + VEC_GROUP, i = begin;
+		eight_d all = {0};
+		double s = 0;
 
-static double
-sum_exact(const float *x, int64_t n)
-{
-	double lanes[VEC_LANES] = {0}, s = 0;
-	int64_t i = 0;
+		for (; i + VEC_LANES <= end; i += VEC_LANES) {
+			eight_d g = (__builtin_convertvector(*(const eight_f *)(x + i), eight_d) + magic) - magic;
 
-	for (; i + VEC_LANES <= n; i += VEC_LANES)
+			*(eight_f *)(y + i) = __builtin_convertvector(g, eight_f);
+			all += g;
+		}
+		for (; i < end; i++) {
+			double g = ((double)x[i] + magic) - magic;
+
+			y[i] = (float)g;
+			s += g;
+		}
 		for (int l = 0; l < VEC_LANES; l++)
-			lanes[l] += (double)x[i + l];
-	for (; i < n; i++)
-		s += (double)x[i];
-	for (int l = 0; l < VEC_LANES; l++)
-		s += lanes[l];
-	return s;
+			s += all[l];
+		*sums = s;
+	}
 }
 
 #define VEC_STRING_(a) #a
@@ -338,6 +345,7 @@ const struct vec VEC_PASTE(vec_, SALT_VEC_ISA) = {
 	.pairs = pairs,
 	.adamw_bf16 = adamw_bf16,
 	.sum = VEC_ROW(sum),
+	.exp_sum = VEC_ROW(exp_sum),
 	.dot = VEC_ROW(dot),
 	.sum_squares = VEC_ROW(sum_squares),
 	.max = VEC_ROW(max),
@@ -352,5 +360,4 @@ const struct vec VEC_PASTE(vec_, SALT_VEC_ISA) = {
 	.softmax = VEC_ROW(softmax),
 	.softmax_bwd = VEC_ROW(softmax_bwd),
 	.grain = grain,
-	.sum_exact = sum_exact,
 };

@@ -52,6 +52,7 @@ struct vec {
 
 	/* sums and searches of one row */
 	float (*sum)(const float *x, int64_t n);
+	float (*exp_sum)(float *y, const float *x, float scale, float shift, int64_t n);	/* exp, then sum of y */
 	float (*dot)(const float *a, const float *b, int64_t n);
 	double (*sum_squares)(const float *x, int64_t n);			/* in fp64 */
 	float (*max)(const float *x, int64_t n);				/* -inf if n = 0; skips NaN */
@@ -73,12 +74,15 @@ struct vec {
 	/* scores p[n] to probabilities by lse, d_p to p * (d_p - delta) * scale; 0 from n to n_padded */
 	void (*softmax_bwd)(float *p, float *d_p, int64_t n, int64_t n_padded, float scale, float lse, float delta);
 
-	/* labels: rounds x in (0, 1] to a multiple of VEC_GRAIN, so that fp64 sums are exact in any order */
-	void (*grain)(float *y, const float *x, int64_t n);
-	double (*sum_exact)(const float *x, int64_t n);
+	/*
+	 * labels: rounds x in (0, 1] to a multiple of VEC_GRAIN, so that fp64 sums are exact in any order; sums: of each VEC_GROUP of them, the
+	 * last one of the rest
+	 */
+	void (*grain)(float *y, double *sums, const float *x, int64_t n);
 };
 
 #define VEC_LANES 8
+#define VEC_GROUP 64
 #define VEC_GRAIN 0x1p-33		/* 2^20 values of at most 1: sums below 2^53 grains */
 
 extern const struct vec vec_base, vec_haswell, vec_avx512;

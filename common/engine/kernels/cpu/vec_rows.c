@@ -61,6 +61,33 @@ VEC_ROW(sum)(const float *x, int64_t n)
 	return s;
 }
 
+/* Computes PIECE numbers before it adds them, from the nearest cache, in the order of ROW_SUM over the whole row. */
+float
+VEC_ROW(exp_sum)(float *y, const float *x, float a, float shift, int64_t n)
+{
+	enum { PIECE = 256 * VEC_LANES };
+	lanes_f s0 = {0}, s1 = {0}, s2 = {0}, s3 = {0};
+	float tail = 0;
+
+	for (int64_t begin = 0; begin < n; begin += PIECE) {
+		int64_t i = begin, end = n - begin < PIECE ? n : begin + PIECE;
+
+		VEC_LOOP (int64_t j = begin; j < end; j++)
+			y[j] = vec_expf(x[j] * a - shift);
+		for (; i + 4 * VEC_LANES <= end; i += 4 * VEC_LANES) {
+			s0 += load(y + i);
+			s1 += load(y + i + VEC_LANES);
+			s2 += load(y + i + 2 * VEC_LANES);
+			s3 += load(y + i + 3 * VEC_LANES);
+		}
+		for (; i + VEC_LANES <= end; i += VEC_LANES)
+			s0 += load(y + i);
+		for (; i < end; i++)
+			tail += y[i];
+	}
+	return fold(s0, s1, s2, s3) + tail;
+}
+
 float
 VEC_ROW(dot)(const float *a, const float *b, int64_t n)
 {

@@ -10,6 +10,7 @@
 #define VEC_ROW(name) VEC_PASTE(VEC_PASTE(vec_row_, name), VEC_PASTE(_, SALT_VEC_ISA))
 
 float VEC_ROW(sum)(const float *x, int64_t n);
+float VEC_ROW(exp_sum)(float *y, const float *x, float a, float shift, int64_t n);
 float VEC_ROW(dot)(const float *a, const float *b, int64_t n);
 double VEC_ROW(sum_squares)(const float *x, int64_t n);
 float VEC_ROW(max)(const float *x, int64_t n);
