@@ -4,8 +4,8 @@
  *
  * Threads of a struct salt: the network thread (net.c), which alone uses poll and session; the workers
  * (workers.c); the status socket's thread; and the threads of the caller. `lock` protects what is named below
- * it. Network and callers hold it for short times only: what takes long is a job for the workers, or is done
- * by the caller without the lock.
+ * it. The network thread and callers hold it for short times only: work that takes long is a job for the
+ * workers, or is done by the caller without the lock.
  *
  * The state of each role is private to its files: rows_internal.h (trainer), leases.c (teacher). The network
  * thread calls a role through `struct client__part`.

@@ -272,7 +272,7 @@ int cache_write_quarantine(struct cache *c, const struct cache_quarantine *q);
  * cache_room - checks that there is space for a commit. Returns 0; ENOSPC (the file system has less free than
  * the reserve: the smaller of 64 MiB and 1/50 of its size); ERR_FULL (more than 95% of the map is used);
  * errno.
- * @map_ratio (may be NULL): share of the map that is used; warn above 0.8. Any thread.
+ * @map_ratio (may be NULL): share of the map that is used. Any thread.
  */
 int cache_room(struct cache *c, double *map_ratio);
 

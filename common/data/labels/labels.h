@@ -26,7 +26,7 @@
  *   payload obeys the rules of its kind and ends with the last row. An unknown version is rejected before
  *   anything else is read.
  *
- *   sampled payload: ids and counts, entropy-coded under the label set's unigram model and the earlier rows
+ *   sampled payload: ids and counts, entropy-coded under the label set's unigram table and the earlier rows
  *     of the record (sampled_internal.h). ids are strictly ascending, id < V; the counts sum to N. Our
  *     encoder makes exactly one record of a set of rows.
  *   topk payload, per row: k ids, then k u16 codes. An id takes 2 bytes for V <= 65536, 3 for V <= 2^24,
@@ -38,8 +38,8 @@
  *   Error of a code: -ln t is rounded to 1/2048 nat, so t is off by at most a factor exp(1/4096) = 1.00025
  *   down to t = 1.3e-14 (half precision would be off by 1.0005 and end at 6e-8).
  *
- * SAMPLING. The kernel label_sample draws the ids. These rules make a label a pure function of teacher, seed
- * and sequence:
+ * SAMPLING. kernels_output_label draws the ids. These rules make a label a pure function of teacher, seed and
+ * sequence:
  *   draw d = 0..N-1 of row `position` of sequence seq uses
  *   random_words(labels.seed, RANDOM_PURPOSE_LABEL, seq, position, d / 2, out)
  *   and u = random_uniform53(out[0], out[1]) for even d, random_uniform53(out[2], out[3]) for odd d.
@@ -64,11 +64,11 @@
 #define LABELS_UNIGRAM_VOCAB_MAX (1u << 24)
 
 /*
- * The unigram model for coding sampled labels has a weight for every id. It is made with the label set from
+ * The unigram table for coding sampled labels has a weight for every id. It is made with the label set from
  * the corpus's smoothed counts (labels_unigram_from_counts) and stored as one byte per id, a code c of
  * 1..255: weight c below 16, else (8 + c mod 8) * 2^(c div 8 - 1). The hash of these bytes is part of the
- * label set's identity, and they are sent with it. Every process computes the same tables from them with
- * integer arithmetic. A model is read-only once made: any number of threads and specs may share it.
+ * label set's identity, and they are sent with it. Every process derives the same slots from them with
+ * integer arithmetic. A table is read-only once made: any number of threads and specs may share it.
  *
  * labels_unigram_from_counts  counts: uint64[vocab], at least 1. Sampled ids are distributed more evenly than
  *                       the text, the more so the higher tau is: from tau 0.5 on the weights are
@@ -129,11 +129,12 @@ void labels_buf_free(struct labels_buf *buf);
  * our own kernel), ENOMEM.
  *
  * labels_encode_draws    draws: int32[L, N], ids in any order; each row is sorted and counted here
- * labels_encode_sampled  the output of label_sample: n_unique: int32[L]; ids, counts: int32[L, N], of which
- *                        the first n_unique of a row are used: ids strictly ascending, counts >= 1 with sum N
- * labels_encode_topk     the output of label_topk, most probable first: ids: int32[L, k]; log_p: float[L, k],
- *                        natural logarithm of the tempered probability, <= 0 (values up to 1e-3, from
- *                        rounding, are taken as 0; -INFINITY is probability 0)
+ * labels_encode_sampled  n_unique, ids and counts of struct kernels_labels: n_unique: int32[L]; ids, counts:
+ *                        int32[L, N], of which the first n_unique of a row are used: ids strictly ascending,
+ *                        counts >= 1 with sum N
+ * labels_encode_topk     ids and values of struct kernels_labels, most probable first: ids: int32[L, k]; log_p:
+ *                        float[L, k], natural logarithm of the tempered probability, <= 0 (values up to 1e-3,
+ *                        from rounding, are taken as 0; -INFINITY is probability 0)
  * labels_encode_dense    log_p: float[L, V], as above
  */
 int labels_encode_draws(const struct labels_spec *spec, struct hash128 tokens, const int32_t *draws, struct labels_buf *buf,

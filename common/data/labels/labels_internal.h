@@ -35,7 +35,7 @@ uint32_t labels__code(double nats);		/* the code of nats = -ln t >= 0, which may
 int labels__batch_reserve(struct labels_batch *batch, const struct labels_spec *spec, size_t rows, size_t entries);
 
 /*
- * A group of the unigram model: 2^bits ids of the same weight, u->keys[first .. first + 2^bits). It has the
+ * A group of the unigram table: 2^bits ids of the same weight, u->keys[first .. first + 2^bits). It has the
  * slots [start, start + freq) of LABELS__SLOTS.
  */
 #define LABELS__SLOTS 32768u

@@ -238,7 +238,7 @@ get_large_set(struct decoder *d, const struct labels_unigram *u, struct rows_buf
 		r->keys[--to] = again > 0 && r->keys[again - 1] > v[n - 1] ? r->keys[--again] : v[--n];
 }
 
-/* Decodes r->n of row t, and the ids it shares with the similar row into r->keys. Returns their number. */
+/* Decodes r->n of row t, and the ids it shares with the reference row into r->keys. Returns their number. */
 PHASE uint32_t
 get_again(struct decoder *decoder, const struct labels_spec *spec, struct rows_buffer *r, uint32_t t)
 {

@@ -164,8 +164,8 @@ most_like(const struct encoder *e, uint32_t t, const struct labels__row *row)
 }
 
 /*
- * Appends an entry for each id of the row; its key tells how often the similar row has the id. Puts a bit for
- * each id of the similar row: whether this row has it too.
+ * Appends an entry for each id of the row; its key tells how often the reference row has the id. Puts a bit
+ * for each id of the reference row: whether this row has it too.
  */
 static void
 put_again(struct encoder *e, uint32_t t, uint32_t back, const struct labels__row *row)
@@ -200,7 +200,7 @@ forward_row(struct encoder *e, uint32_t t, const struct labels__row *row)
 	int rc;
 
 	/*
-	 * Steps: n 9, back 5, one for each id of the similar row, ids and their end; at most 19 for a count.
+	 * Steps: n 9, back 5, one for each id of the reference row, ids and their end; at most 19 for a count.
 	 */
 	if ((rc = mem_grow((void **)&e->steps, &e->cap_steps, e->n_steps + 32 + n_like + 20 * (size_t)row->n, sizeof(*e->steps))) != 0 ||
 	    (rc = mem_grow((void **)&e->entries, &e->cap_entries, e->n_entries + row->n, sizeof(*e->entries))) != 0)
@@ -214,7 +214,7 @@ forward_row(struct encoder *e, uint32_t t, const struct labels__row *row)
 	first = e->n_steps;
 	for (uint32_t i = 0; i < row->n; i++) {
 		put_id(e, row->ids[i]);
-		e->n_steps -= (entries[i].key & 3) != 0;	/* the similar row has it: drop this step */
+		e->n_steps -= (entries[i].key & 3) != 0;	/* the reference row has it: drop this step */
 	}
 	e->steps[e->n_steps] = (struct step){0, 0, (uint16_t)(e->n_steps - first), 0, 0};
 	e->n_steps++;

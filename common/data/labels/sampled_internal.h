@@ -7,11 +7,11 @@
  * the symbol that is decoded first was encoded last. There are three states because a step depends only on
  * the previous step of the same state, so a processor can overlap them.
  *
- * A row may refer to a similar earlier row of the record; a bit for each id of that row tells whether the id
- * occurs again. The other ids are coded under the unigram table. Their order carries no information, so the
- * encoder chooses an order that it decodes from a state, which saves log2(n!) bits (bits back; Townsend, Bird
- * and Barber, 2019). The decoder sees that order and encodes its rank back, id by id. Below the bottom of the
- * stack there are as many zeros as are read.
+ * A row may refer to a similar earlier row of the record, its reference row; a bit for each id of that row
+ * tells whether the id occurs again. The other ids are coded under the unigram table. Their order carries no
+ * information, so the encoder chooses an order that it decodes from a state, which saves log2(n!) bits (bits
+ * back; Townsend, Bird and Barber, 2019). The decoder sees that order and encodes its rank back, id by id.
+ * Below the bottom of the stack there are as many zeros as are read.
  *
  * Then a bit for each id tells whether it was drawn more than once, and numbers follow that tell how much
  * more often. Bits have adaptive probabilities, which are reset for each record.
@@ -32,7 +32,7 @@
 #define RATIOS 16			/* contexts of labels__log2(draws / ids) */
 #define STEPS 8				/* values of a number's length with their own contexts */
 #define N_TREE_BITS 8			/* high bits of n with their own contexts */
-#define BACK_BITS 8			/* bits of the distance to a similar row */
+#define BACK_BITS 8			/* bits of the distance to a reference row */
 #define BACK_MAX ((1u << BACK_BITS) - 1)
 #define BACK_TREE_BITS 4		/* bits of the length of that distance */
 
@@ -69,7 +69,7 @@ bit_seen(struct bit *b, unsigned value)
 
 /*
  * A key is an id of a row with its context for bits in the lowest four bits: bits 2 and 3 its class
- * (labels__unigram.keys), bits 0 and 1 how often it was drawn in the similar row (0: the id is not in that
+ * (labels__unigram.keys), bits 0 and 1 how often it was drawn in the reference row (0: the id is not in that
  * row, 1: once, 2: up to 3 times, 3: more often). Returns the key with the count of this row.
  */
 static inline uint32_t

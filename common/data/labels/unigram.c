@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * The unigram model of a label set: one byte per id, from which every process computes the same tables with
+ * The unigram table of a label set: one byte per id, from which every process computes the same tables with
  * integer arithmetic.
  *
  * Ids are sorted by (weight descending, id ascending), and ids of one weight are split into groups of 2^m,

@@ -16,8 +16,8 @@
  *    stream may be fp32: y of embed, y of linear with add, x and d_x of the norms and of their backward,
  *    d_y of embed_bwd. In bf16 an operand is widened (exact), the arithmetic and every sum are fp32, and a
  *    result is rounded once, to nearest even, when it is stored. Matrix products take bf16 operands; logits
- *    and attention scores are fp32 and live for one tile; attention probabilities are rounded where bf16
- *    units multiply them (onednn).
+ *    and attention scores are fp32 and exist for one tile; attention probabilities are rounded where bf16
+ *    units multiply them (onednn, cuda).
  *
  * tests/kernels has a scalar reference of each kernel and compares at odd sizes.
  */

@@ -269,8 +269,8 @@ double model_product_params(const struct model_config *cfg);
 /* ---- sessions ---- */
 
 /*
- * Hooks per layer, for communication that overlaps with computation (and ZeRO-3 later). layer is as in
- * model_tensor.layer. Each may be NULL. They run in the session's thread.
+ * Hooks per layer, for communication that overlaps with computation. layer is as in model_tensor.layer. Each
+ * may be NULL. They run in the session's thread.
  * need(layer): called before the parameters of a layer are read, by forward, backward and the output layer
  * (loss, logits, labels: n_layers, or -1 where tied).
  * done(layer): called by backward when every gradient of that layer has its last contribution of this

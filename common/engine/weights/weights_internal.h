@@ -49,7 +49,7 @@ enum weights__role { WEIGHTS__PARAMETER, WEIGHTS__HEAD, WEIGHTS__BUFFER };
 /*
  * weights__role - HEAD: the output layer (a copy of the embedding if the model is tied); BUFFER: known,
  * never read (causal masks, inverse frequencies); else PARAMETER. *bare points to the name without the
- * family's prefix ("transformer.", "model.", "gpt_neox.").
+ * family's prefix ("transformer.", "model.", "gpt_neox.", "model.decoder.").
  */
 enum weights__role weights__role(const struct model_config *cfg, const char *name, const char **bare);
 

@@ -3,8 +3,8 @@
  * bus - sockets, poll, keys. The only module that includes ZeroMQ.
  *
  * Caveats:
- *   Sending is not delivery. A frame may be lost with its connection at any time, without an error. Whoever
- *   sends a frame that matters sends it again until it is answered. A frame is never delivered twice and
+ *   Sending is not delivery. A frame may be lost with its connection at any time, without an error. The sender
+ *   of a frame that matters repeats it until it is answered. A frame is never delivered twice and
  *   never in part, and frames of one connection keep their order. No call waits, except bus_poll_wait,
  *   bus_asker_next, bus_events_recv and the destroy functions.
  *
@@ -37,7 +37,7 @@ enum {
 struct hash128 bus_boot_id(void);		/* 16 random bytes, drawn once per process */
 const char *bus_host(void);			/* this host's name; static storage */
 
-/* Context -------------------------------------------------------------------------------------- */
+/* Bus ------------------------------------------------------------------------------------------ */
 
 struct bus;
 enum bus_role { BUS_ROLE_NONE, BUS_ROLE_SELECTOR, BUS_ROLE_TEACHER, BUS_ROLE_TRAINER, BUS_ROLE_CLIENT };
@@ -119,7 +119,8 @@ int bus_server_recv(struct bus_server *server, struct bus_event *event);	/* 0, E
 /*
  * bus_server_send - takes ownership of the frame (malloc'ed) in all cases. Frames that ZeroMQ does not accept
  * yet are queued, up to 4 x max_message bytes for each peer, and sent by later calls of bus_poll_wait. When
- * more than 16 x max_message bytes are queued for all peers, peers that read nothing are ended.
+ * more than 16 x max_message bytes (at least 64 MiB) are queued for all peers, peers that read nothing for 2 s
+ * are ended.
  * Returns 0; ERR_AGAIN: a queue is full, the frame is dropped; ERR_CLOSED: no such peer (any more); ENOMEM.
  * bus_server_end - rejects a peer for good: frames sent before are delivered, frames from it are ignored, and
  * then it is disconnected.

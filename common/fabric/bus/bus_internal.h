@@ -28,7 +28,7 @@ struct bus {
 	bool allow_plain_remote;
 	struct bus_key key;		/* with curve_dir */
 	struct bus__zap *zap;
-	atomic_int n_sockets;		/* open ones; the context may only be closed when there are none */
+	atomic_int n_sockets;		/* open ones; the ZeroMQ context may only be closed when there are none */
 	struct bus__guard *guard;
 	uint64_t budget;		/* bytes that may be queued for all peers together, in each direction */
 	atomic_uint keys_changed;	/* how often the accepted keys have changed */

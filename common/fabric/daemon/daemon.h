@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * daemon - what selectord, teacherd and trainerd do the same way: command line, check-only mode, log,
- * signals, bus context, status socket, announcement, messages to systemd, the fatal error and the exit code.
+ * signals, bus, status socket, announcement, messages to systemd, the fatal error and the exit code.
  * A main.c adds what is specific to its daemon:
  *
  *	struct daemon d = {.program = "teacherd", .purpose = "computes ...", .needs = CONFIG_NEED_TEACHER, .key = BUS_ROLE_TEACHER};

@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * session - a client's conversation with all shards of one selectord, over bus and wire. Used by teacherd,
- * trainerd, saltctl and the stubs of tests and bench. It is the only place that encodes a HELLO.
+ * session - the client's side of the protocol with all shards of one selectord, over bus and wire. teacherd,
+ * trainerd, saltctl, the client library and the stubs of tests and bench use it. No other code encodes a
+ * HELLO.
  *
  * Caveats:
  *   A message may be lost. If it needs an answer, send it again after a while and after every

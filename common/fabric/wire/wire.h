@@ -156,9 +156,9 @@ int wire_decode(const void *bytes, size_t len, struct wire_message **msg, struct
 void wire_message_destroy(struct wire_message **msg);	/* takes NULL */
 
 /*
- * wire_plan_hash - identity of a plan: corpus fingerprint and context, seed, batch, mode, window or pool, and
- * in salt_ds k, keep and the score set's hash (NULL in mode none). n_rows, label_ahead_rows and plan->hash
- * are not part of it.
+ * wire_plan_hash - identity of a plan: corpus fingerprint and context, seed, batch, mode, window or pool; in
+ * salt_ds k; in salt_ds and file keep, by_part if it is true, and the score set's hash (NULL in mode none).
+ * n_rows, label_ahead_rows and plan->hash are not part of it.
  */
 struct hash128 wire_plan_hash(const struct wire_corpus *corpus, const struct wire_plan *plan, const struct hash128 *score_set);
 

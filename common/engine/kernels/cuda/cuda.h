@@ -62,7 +62,7 @@ void cuda__check(cudaError_t rc, const char *what);
 const void *cuda__upload(struct kernels *k, enum cuda_slot slot, const void *host, size_t bytes);
 void *cuda__room(struct kernels *k, enum cuda_room room, size_t bytes);
 void cuda__fetch(struct kernels *k, void *host, const void *device, size_t bytes);	/* waits */
-/* cuda__download - the same in memory of the context, valid until the next call. */
+/* cuda__download - the same into memory of the handle, which is valid until the next call. */
 const void *cuda__download(struct kernels *k, const void *device, size_t bytes);
 
 extern const struct kernels_peers_ops cuda__peers;
