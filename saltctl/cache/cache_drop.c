@@ -175,10 +175,10 @@ run(struct ctl_args *args)
 
 const struct ctl_verb ctl_cache_drop = {
 	.name = "cache drop", .operands = "", .summary = "drop labels that no plan needs any more",
-	.about = "Needed are the rows that a kept checkpoint may train again and all that an open plan may still\n"
-	    "choose. The file keeps its size; later records use the space. Scores and rows stay. Without --write\n"
-	    "nothing is changed. A running selectord is asked over selector.endpoints, as client; damaged labels\n"
-	    "stay, for cache fsck.",
+	.about = "A plan needs the labels of the rows that a kept checkpoint may train again, and, while it is open, of\n"
+	    "all sequences that it may still choose. The file keeps its size; later records use the space. Scores\n"
+	    "and rows stay. Without --write nothing is changed. A running selectord is asked over\n"
+	    "selector.endpoints, as client; damaged labels stay, for cache fsck.",
 	.example = "saltctl cache drop -c fleet.yaml --write",
 	.options = options, .run = run,
 };

@@ -425,7 +425,7 @@ run(struct ctl_args *args)
 
 const struct ctl_verb ctl_cache_export = {
 	.name = "cache export", .operands = "DIR", .summary = "a cache as safetensors files and one JSON file",
-	.about = "Labels, scores, rows, plans, quarantine and identities; numpy reads them in ten lines\n"
+	.about = "Writes labels, scores, rows, plans, quarantine and identities; numpy reads them in ten lines\n"
 	    "(docs/formats.md). DIR appears complete or not at all; it must not exist, or be empty. Use an export\n"
 	    "to copy a cache to another machine: the cache's own file should not be copied.",
 	.example = "saltctl cache export -c fleet.yaml labels-of-my-teacher",

@@ -474,9 +474,9 @@ run(struct ctl_args *args)
 
 const struct ctl_verb ctl_cache_fsck = {
 	.name = "cache fsck", .operands = "", .summary = "read all records of a cache and report what is wrong",
-	.about = "Checksums, keys, label set, and with the corpus (-c or --corpus) its checksums and the tokens that labels belong\n"
-	    "to; rows against order, plan and scores; rows that wait for a label. A line per finding; exit code\n"
-	    "0: nothing found, 65: something. Without --queue nothing is changed.",
+	.about = "Checks checksums, keys and label sets; with the corpus (-c or --corpus) also its checksums and the tokens to which\n"
+	    "labels belong; and rows against the shuffle order, the plan and the scores. Counts rows that wait for a label.\n"
+	    "Prints a line for each finding; exit code 0: nothing was found, 65: something was. Without --queue nothing is changed.",
 	.example = "saltctl cache fsck -c fleet.yaml",
 	.options = options, .run = run,
 };

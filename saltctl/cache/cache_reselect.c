@@ -373,9 +373,9 @@ run(struct ctl_args *args)
 
 const struct ctl_verb ctl_cache_reselect = {
 	.name = "cache reselect", .operands = "", .summary = "another choice of sequences from stored scores, without a teacher",
-	.about = "Settings that are not given are fleet.yaml's. Prints the rows of such a plan, how many of their\n"
-	    "labels exist and how many a teacher must make. Changes nothing without --write, which stores the\n"
-	    "rows; selectord makes the same ones from these settings.",
+	.about = "Settings that are not given are fleet.yaml's. Prints the number of rows of such a plan, how many of\n"
+	    "their labels exist and how many a teacher must make. Changes nothing without --write, which stores\n"
+	    "the rows; selectord chooses the same rows from these settings.",
 	.example = "saltctl cache reselect -c fleet.yaml --k 20 --keep 0.25 --window 4096",
 	.options = options, .run = run,
 };

@@ -25,7 +25,7 @@
 
 static const struct cli_option options[] = {
 	CTL_CONFIG,
-	{"no-wait", NULL, "open the plan and return; selectord and the teachers go on", false},
+	{"no-wait", NULL, "open the plan and return; selectord and the teachers continue", false},
 	{"wait-max", "S", "give up after so many seconds (exit code 75); default: never", false},
 	CTL_JSON, CTL_END
 };

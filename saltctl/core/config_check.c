@@ -9,7 +9,7 @@
 
 static const struct cli_option options[] = {
 	CTL_CONFIG,
-	{"quiet", NULL, "only the verdict", false},
+	{"quiet", NULL, "print only one line with the result", false},
 	{"get", "KEY", "print one resolved value, such as trainer.steps; may be repeated", true},
 	CTL_END
 };
@@ -85,8 +85,8 @@ config_check(struct ctl_args *args)
 
 const struct ctl_verb ctl_config_check = {
 	.name = "config check", .operands = "", .summary = "read fleet.yaml, print every option and where it came from",
-	.about = "Reads the file and the overrides as every daemon does, checks them, and says what they amount\n"
-	    "to. Files that the options name are not opened. Exit code 78 if anything is wrong, with the line.",
+	.about = "Reads the file and the overrides as every daemon does, checks them, and prints every option and the\n"
+	    "kind of run. Files that the options name are not opened. Exit code 78 if anything is wrong, with the line.",
 	.example = "saltctl config check -c fleet.yaml --set trainer.lr=1e-3",
 	.options = options, .run = config_check,
 };

@@ -72,7 +72,7 @@ ctl_docs_man(const struct ctl_verb *const *verbs, size_t n, FILE *out)
 {
 	fprintf(out,
 	    ".\\\" Made of the table of verbs by saltctl help \\-\\-man.\n.TH SALTCTL 1 \"\" \"saltfleet %s\" \"saltfleet\"\n"
-	    ".SH NAME\nsaltctl \\- makes, watches and measures what a saltfleet works on\n"
+	    ".SH NAME\nsaltctl \\- command line tool of saltfleet: corpora, models, label caches, runs and running fleets\n"
 	    ".SH SYNOPSIS\n\\fBsaltctl\\fR \\fIVERB\\fR [\\fIoptions\\fR]\n.br\n\\fBsaltctl help\\fR [\\fIVERB\\fR]\n.br\n"
 	    "\\fBsaltctl \\-\\-version\\fR\n"
 	    ".SH DESCRIPTION\nThe command line tool of saltfleet: makes corpora and models, checks configurations, watches a fleet,\n"

@@ -48,7 +48,7 @@ static void
 help(FILE *out)
 {
 	fprintf(out,
-	    "saltctl %s - makes, watches and measures what a saltfleet works on\n\nusage: saltctl VERB [options]\n\n",
+	    "saltctl %s - command line tool of saltfleet: corpora, models, label caches, runs and running fleets\n\nusage: saltctl VERB [options]\n\n",
 	    cli_version);
 	for (size_t i = 0; i < N_VERBS; i++)
 		fprintf(out, "  %-18s %s\n", verbs[i]->name, verbs[i]->summary);

@@ -327,8 +327,9 @@ sample(struct ctl_args *args)
 
 const struct ctl_verb ctl_corpus_merge = {
 	.name = "corpus merge", .operands = "PREFIX ...", .summary = "corpora one after the other as one",
-	.about = "The documents of Megatron corpora of one tokenizer. To train several in given shares no copy is needed: corpus.train\n"
-	    "takes a list. Loss weights are kept; documents of a corpus without them get 1 beside those of one that has them.",
+	.about = "Copies the documents of Megatron corpora that have the same tokenizer. To train several in given shares no\n"
+	    "copy is needed: corpus.train takes a list. Loss weights are kept; if only some of the corpora have them, the\n"
+	    "documents of the others get 1.",
 	.example = "saltctl corpus merge --out data/all data/web data/code",
 	.options = merge_options, .min_operands = 1, .max_operands = CTL_ANY, .run = merge,
 };

@@ -190,8 +190,8 @@ out:
 
 const struct ctl_verb ctl_corpus_show = {
 	.name = "corpus show", .operands = "SEQUENCE ...", .summary = "sequences: their text, ids, documents and files",
-	.about = "The numbers of sequences are those of the rows, labels and scores of a run. Documents are known of Megatron\n"
-	    "corpora, the files that they were built from of those of saltctl corpus build.",
+	.about = "The numbers of sequences are those of the rows, labels and scores of a run. Documents are shown for\n"
+	    "Megatron corpora, and the files that they were built from for corpora of saltctl corpus build.",
 	.example = "saltctl corpus show -c fleet.yaml --tokenizer share/tokenizer-4k 17 18",
 	.options = options, .min_operands = 1, .max_operands = CTL_ANY, .run = run,
 };

@@ -231,14 +231,14 @@ info(struct ctl_args *args)
 
 const struct ctl_verb ctl_tokenizer_encode = {
 	.name = "tokenizer encode", .operands = "[FILE ...]", .summary = "text to token ids",
-	.about = "A line of ids for each FILE, or for standard input. Any bytes are accepted, UTF-8 or not.",
+	.about = "Prints a line of ids for each FILE, or for standard input. Any bytes are accepted, UTF-8 or not.",
 	.example = "echo 'Hello, world' | saltctl tokenizer encode --tokenizer share/tokenizer-4k",
 	.options = encode_options, .max_operands = CTL_ANY, .run = encode,
 };
 
 const struct ctl_verb ctl_tokenizer_decode = {
 	.name = "tokenizer decode", .operands = "[FILE ...]", .summary = "token ids to text",
-	.about = "Ids as numbers with white space between them, from each FILE or from standard input.",
+	.about = "Reads ids as numbers with white space between them, from each FILE or from standard input.",
 	.example = "echo 40 41 42 | saltctl tokenizer decode --tokenizer share/tokenizer-4k",
 	.options = decode_options, .max_operands = CTL_ANY, .run = decode,
 };

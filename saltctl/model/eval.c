@@ -21,7 +21,7 @@ static const struct cli_option options[] = {
 	{"context", "L", "tokens of a sequence; default corpus.context of -c, else the model's longest", false},
 	{"windows", "N", "only the first N sequences; default all", false},
 	{"group", "N", "sequences of a micro-batch; default trainer.micro_batch of -c, else 8", false},
-	{"lanes", "N", "sums kept apart; default trainer.lanes of -c, else 8", false},
+	{"lanes", "N", "number of separate sums; default trainer.lanes of -c, else 8", false},
 	{"threads", "N", "default: all processors. The result does not depend on it", false},
 	{"isolate-documents", NULL, "each document by itself, as with corpus.isolate_documents; the first token of one has no loss", false},
 	{"by-sequence", "FILE", "write the loss of each sequence, as JSON lines: what `saltctl report --teacher-losses` reads; an earlier such file is "

@@ -205,7 +205,7 @@ const struct ctl_verb ctl_model_grow = {
 	.summary = "a larger model that starts with what a small one has learned",
 	.about = "Clones the hidden states, heads and feed-forward units of the model in SLM (a folder or a\n"
 	    "checkpoint), adds layers, and writes FOLDER for trainer.model and trainer.init: config.json,\n"
-	    "model.safetensors (fp32) and SLM's tokenizer. Its logits are those of SLM; only --depth stack\n"
+	    "model.safetensors (fp32) and SLM's tokenizer. The new model has SLM's logits; only --depth stack\n"
 	    "changes them. Noise cancels over the copies. FOLDER appears complete or not at all, and nothing\n"
 	    "is overwritten.",
 	.example = "saltctl model grow models/slm models/grown --layers 8 --width 256 --noise 2",

@@ -158,7 +158,7 @@ model_import_verb(struct ctl_args *args)
 }
 
 const struct ctl_verb ctl_model_import = {
-	.name = "model import", .operands = "FILE.gguf FOLDER", .summary = "a GGUF file into a folder that loads everywhere",
+	.name = "model import", .operands = "FILE.gguf FOLDER", .summary = "a GGUF file into a model folder that transformers and saltfleet load",
 	.about = "Decodes the weights and writes model.safetensors, config.json, tokenizer.json and tokenizer_config.json.\n"
 	    "FOLDER appears complete or not at all; missing parents are made, and nothing is overwritten. Types of tensors:\n"
 	    GGUF_TYPES ".",

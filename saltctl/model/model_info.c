@@ -278,8 +278,8 @@ out:
 
 const struct ctl_verb ctl_model_info = {
 	.name = "model info", .operands = "MODEL", .summary = "shape, parameters, memory, FLOPs and fingerprint of a model",
-	.about = "MODEL is a folder of the Hugging Face kind, a trainer's checkpoint, or a config.json. FLOPs as\n"
-	    "PaLM counts them: 6 a parameter in a matrix product, attention added.",
+	.about = "MODEL is a folder of the Hugging Face kind, a trainer's checkpoint, or a config.json. FLOPs are\n"
+	    "counted as for PaLM: 6 for each parameter of a matrix product, and those of attention.",
 	.example = "saltctl model info run/checkpoints/step_00000200",
 	.options = options, .min_operands = 1, .max_operands = 1, .run = model_info,
 };

@@ -20,7 +20,7 @@ static const struct cli_option options[] = {
 	{"width", "N", "width of the hidden states (required)", false},
 	{"heads", "N", "attention heads; default width / 64, at least 1", false},
 	{"kv-heads", "N", "key/value heads (not gpt2, gpt_neo, gpt_neox, opt, gpt_bigcode); default: as many as heads", false},
-	{"ff", "N", "width of the feed-forward layer; default 4 x width without a gate (gpt2, gpt_neox, phi), else 8/3 x width rounded up to 32", false},
+	{"ff", "N", "width of the feed-forward layer; default 4 x width in families without a gate (such as gpt2, gpt_neox, phi), else 8/3 x width rounded up to 32", false},
 	{"context", "N", "longest sequence, tokens; default 1024", false},
 	{"vocab", "N", "vocabulary; default: the tokenizer's", false},
 	{"tokenizer", "PATH", "tokenizer.json or tokenizer.model, or a folder that holds one; is copied beside config.json", false},

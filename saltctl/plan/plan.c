@@ -518,11 +518,11 @@ plan(struct ctl_args *args)
 }
 
 const struct ctl_verb ctl_plan = {
-	.name = "plan", .operands = "", .summary = "before a run: its memory, bytes, FLOPs, seconds, and when the teacher pays",
-	.about = "Needs the configuration and the models' config.json; corpora are looked at if they are there.\n"
+	.name = "plan", .operands = "", .summary = "estimates of a run: memory, bytes, FLOPs, seconds, and when a teacher saves more than it costs",
+	.about = "Needs the configuration and the models' config.json; corpora are read if they exist.\n"
 	    "Seconds need --measured, --measure or --flops-per-second; the network --network (from bench_network)\n"
-	    "or --latency and --bandwidth. Threads of a rank are taken to speed it up in proportion, as long as\n"
-	    "the host has cores for them.",
+	    "or --latency and --bandwidth. The estimate assumes that threads speed up a rank in proportion, as\n"
+	    "long as the host has cores for them.",
 	.example = "saltctl plan -c fleet.yaml --measured run/baseline --ranks 1,2,4,8 --latency 20e-6 --bandwidth 1.25e9",
 	.options = options, .run = plan,
 };

@@ -334,7 +334,7 @@ ledger(struct ctl_args *args)
 
 const struct ctl_verb ctl_ledger = {
 	.name = "ledger", .operands = "", .summary = "what runs have cost, and what they saved against a control run",
-	.about = "Read from metrics.jsonl, fleet.yaml and RUN/ledger. FLOPs are the model's (forward and\n"
+	.about = "Reads metrics.jsonl, fleet.yaml and RUN/ledger. FLOPs are the model's (forward and\n"
 	    "backward), as `model info` counts them; the teacher's are the forward passes that phase one needed.\n"
 	    "With --baseline: steps, FLOPs and wall clock to the baseline's final loss, with and without the\n"
 	    "teacher, and the loss at equal steps, FLOPs and wall clock. Runs whose FLOP/s differ by a tenth or\n"

@@ -17,7 +17,7 @@
 
 static const struct cli_option options[] = {
 	{"run", "[NAME=]DIR", "a run's folder, and its name in the tables (default: the folder's); may be repeated, also with the same NAME (required)", true},
-	{"baseline", "NAME", "compare with this run; default: the baseline with the same model, data order and steps", false},
+	{"baseline", "NAME", "compare with this run; default: the baseline with the same model, shuffle order and steps", false},
 	{"out", "FILE", "write report.html there; an earlier report is replaced", false},
 	{"replace", NULL, "--out: replace any file", false},
 	{"teacher-seconds", "X", "computing time of the teachers, instead of RUN/ledger: a number, or a file of `saltctl status --json`", false},
@@ -101,7 +101,7 @@ static const char *
 verdict(const struct report_race *race, char *buf, size_t size)
 {
 	if (race->baseline == NULL)
-		snprintf(buf, size, "no baseline of the same model, data order and steps given");
+		snprintf(buf, size, "no baseline of the same model, shuffle order and steps given");
 	else if (!isfinite(race->target))
 		snprintf(buf, size, "%s has not finished", race->baseline->name);
 	else if (race->reached != NULL)

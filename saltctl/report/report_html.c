@@ -95,7 +95,7 @@ races(const struct report *r, FILE *out)
 		chart_text(c->run->label, out);
 		fprintf(out, "</b>: ");
 		if (c->baseline == NULL) {
-			fprintf(out, "no baseline of the same model, data order and steps was given.");
+			fprintf(out, "no baseline of the same model, shuffle order and steps was given.");
 		} else if (!isfinite(c->target)) {
 			chart_text(c->baseline->name, out);
 			fprintf(out, " has not finished, so there is nothing to compare with yet.");

@@ -188,7 +188,7 @@ const struct ctl_verb ctl_scores_import = {
 	.name = "scores import", .operands = "FILE", .summary = "check sequences or scores of another program, and make them selector.file",
 	.about = "FILE is lines of JSON, {\"sequence\": N} or {\"sequence\": N, \"score\": S}, or a safetensors file with a\n"
 	    "tensor \"sequence\" and perhaps a tensor \"score\" of the same length. Needs selector.mode: file in fleet.yaml,\n"
-	    "whose selector.file is written. A file of lines may as well be named by selector.file as it is.",
+	    "whose selector.file is written. selector.file may also name a file of lines that was not imported.",
 	.example = "saltctl scores import -c fleet.yaml perplexity.safetensors",
 	.options = options, .min_operands = 1, .max_operands = 1, .run = run,
 };

@@ -134,7 +134,7 @@ const struct ctl_verb ctl_events = {
 	.about = "Subscribes to the events socket of every daemon, those that join later too, and prints what they\n"
 	    "publish: every log line and every step. A TOPIC is the beginning of an event's name: step, eval,\n"
 	    "switch, checkpoint, peer (daemons that join and leave), lease, rows, run. Events from before the\n"
-	    "subscription, or more than the network takes, are lost; logs has them.",
+	    "subscription, or more than the network takes, are lost; saltctl logs shows the log lines.",
 	.example = "saltctl events switch --count 1 -c fleet.yaml",
 	.options = options, .max_operands = CTL_ANY, .run = events,
 };

@@ -508,8 +508,8 @@ const struct ctl_verb ctl_logs = {
 	.name = "logs", .operands = "[NAME ...]", .summary = "the log lines of a fleet's daemons, on every host, in the order of time",
 	.about = "The last lines of all daemons, or of those named (teacherd: every teacherd-N), each with its\n"
 	    "daemon before it; -f also prints new lines, those of daemons that join and of rotated files too.\n"
-	    "Read from run.dir/logs if a supervisor writes there, else asked of the daemon, which keeps its last\n"
-	    "512 lines. Without -f, daemons that have no file and do not answer are named, and the exit code is\n"
+	    "The lines come from run.dir/logs if a supervisor writes there, else from the daemon, which keeps its\n"
+	    "last 512 lines. Without -f, daemons that have no file and do not answer are named, and the exit code is\n"
 	    "then 69.",
 	.example = "saltctl logs -f teacherd trainerd -c fleet.yaml",
 	.options = options, .max_operands = CTL_ANY, .run = logs,

@@ -80,8 +80,8 @@ run_info(struct ctl_args *args)
 
 const struct ctl_verb ctl_run_info = {
 	.name = "run info", .operands = "", .summary = "progress of a run: newest complete checkpoint, step, phase",
-	.about = "Reads run.dir/checkpoints, not the daemons; damaged checkpoints are passed over with a warning. The phase\n"
-	    "is that of the step with which trainerd would go on: phase two needs no selectord and no teacher.",
+	.about = "Reads run.dir/checkpoints, not the daemons; damaged checkpoints are skipped with a warning. The phase\n"
+	    "is that of the step with which trainerd would continue: phase two needs no selectord and no teacher.",
 	.example = "saltctl run info -c fleet.yaml",
 	.options = options, .run = run_info,
 };
