@@ -118,7 +118,7 @@ struct infer_job *infer_job_new(size_t n, uint32_t context);	/* NULL if memory i
 								 * overflows; document_end is -1 */
 void infer_job_free(struct infer_job **job);			/* accepts NULL */
 
-/* infer_check - checks a job: the model's context, vocabulary, tokens in range. 0 or ERR_RANGE with note */
+/* infer_check - checks a job: the model's position limit, vocabulary, tokens in range. 0 or ERR_RANGE with note */
 int infer_check(const struct infer *in, const struct infer_job *job, struct err_note *note);
 
 void infer_submit(struct infer *in, struct infer_job *job);	/* takes ownership of the job; jobs start in

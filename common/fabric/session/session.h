@@ -56,7 +56,7 @@ struct session_options {
 	size_t n_shards;
 	const struct wire_hello *hello;	/* copied; boot_id, host and pid may be left zero for those of this process */
 	bool all_shards;		/* endpoints[i] must be shard i of n_shards by its WELCOME */
-	bool need_labels;		/* repeat HELLO until selectord knows the label set */
+	bool need_labels;		/* repeat HELLO until WELCOME has a label set */
 	struct wire_id file;		/* mode file: hash that selector.file must have, from a checkpoint;
 					   may be unknown */
 	bool log;			/* write log lines (selectord.welcome, selectord.gone, ...), as daemons do */

@@ -100,7 +100,7 @@ STRUCT(welcome, Welcome)
 	F_U32(n_shards, 1, 65536)
 	F_U32(max_message, WIRE_MESSAGE_MIN, UINT32_MAX)
 	F_U32(lease_ms, 1, UINT32_MAX)
-	F_PART(corpus, corpus)				/* absent while selectord knows no corpus */
+	F_PART(corpus, corpus)				/* absent while selectord has no corpus */
 	F_PART(heldout, corpus)
 	F_PART(label_set, label_set)
 	F_PART(score_set, score_set)
