@@ -5,10 +5,13 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <limits.h>
+#include <signal.h>
+#include <stdatomic.h>
 #include <stdbool.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/file.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -110,6 +113,100 @@ check_place(struct ctl_folder *f, struct err_note *note)
 	return 0;
 }
 
+/* The files that a stop signal removes: temp of the folder under construction, else NULL. */
+static const char *_Atomic unfinished;
+
+/* Removes a folder and the plain files in it, by async-signal-safe calls. Returns whether it is gone. */
+static bool
+remove_files(const char *dir)
+{
+	int fd = open(dir, O_RDONLY | O_DIRECTORY | O_CLOEXEC), n_removed = 1;
+	_Alignas(struct dirent64) char list[4096];
+
+	/* Another thread may still create a file. Without progress it ends: there is a file that cannot be removed. */
+	while (rmdir(dir) != 0 && fd >= 0 && n_removed > 0) {
+		ssize_t n;
+
+		n_removed = 0;
+		lseek(fd, 0, SEEK_SET);
+		while ((n = getdents64(fd, list, sizeof(list))) > 0)
+			for (ssize_t at = 0; at < n; at += ((struct dirent64 *)(list + at))->d_reclen)
+				n_removed += unlinkat(fd, ((struct dirent64 *)(list + at))->d_name, 0) == 0;
+	}
+	if (fd >= 0)
+		close(fd);
+	return access(dir, F_OK) != 0;
+}
+
+static void
+on_stop(int sig)
+{
+	const char *dir = unfinished;
+
+	if (dir != NULL)
+		remove_files(dir);
+	signal(sig, SIG_DFL);
+	raise(sig);		/* blocked until we return */
+}
+
+/* A signal that is ignored, as SIGHUP under nohup(1), stays ignored. */
+static void
+stop_removes(const char *dir)
+{
+	static const int signals[] = {SIGTERM, SIGINT, SIGHUP};
+	struct sigaction now;
+
+	unfinished = dir;
+	for (size_t i = 0; i < sizeof(signals) / sizeof(signals[0]); i++)
+		if (sigaction(signals[i], NULL, &now) == 0 && now.sa_handler == SIG_DFL)
+			signal(signals[i], on_stop);
+}
+
+/* One FOLDER.PID.tmp that is there already: it is being written, or was left by a process that was killed. */
+static int
+check_leftover(const struct ctl_folder *f, const char *temp, struct err_note *note)
+{
+	int fd = open(temp, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC), rc = 0;
+	bool locked;
+
+	if (fd < 0)
+		return 0;
+	locked = flock(fd, LOCK_EX | LOCK_NB) == 0;
+	if (!locked && errno == EWOULDBLOCK)
+		rc = err_expect(note, ERR_BUSY, "%s", "that no other command makes this folder",
+		    "one that writes %s: wait for it", f->path, temp);
+	else
+		fprintf(stderr, "saltctl: %s was left by an interrupted command; %s\n", temp,
+		    locked && remove_files(temp) ? "removed" : "it cannot be removed here: remove it if no command uses it");
+	close(fd);
+	return rc;
+}
+
+static int
+check_leftovers(const struct ctl_folder *f, struct err_note *note)
+{
+	const char *slash = strrchr(f->path, '/'), *base = slash != NULL ? slash + 1 : f->path;
+	char path[sizeof(f->temp) + NAME_MAX];
+	size_t n = strlen(base);
+	struct dirent *e;
+	DIR *d;
+	int rc = 0;
+
+	snprintf(path, sizeof(path), "%.*s", slash != NULL ? (int)(slash - f->path) + 1 : 2, slash != NULL ? f->path : "./");
+	if ((d = opendir(path)) == NULL)
+		return 0;		/* mkdir reports it */
+	while (rc == 0 && (e = readdir(d)) != NULL) {
+		if (strncmp(e->d_name, base, n) != 0 || e->d_name[n] != '.' ||
+		    strspn(e->d_name + n + 1, "0123456789") == 0 ||
+		    strcmp(e->d_name + n + 1 + strspn(e->d_name + n + 1, "0123456789"), ".tmp") != 0)
+			continue;
+		snprintf(path, sizeof(path), "%.*s%s", (int)(base - f->path), f->path, e->d_name);
+		rc = check_leftover(f, path, note);
+	}
+	closedir(d);
+	return rc;
+}
+
 int
 ctl_folder_begin(struct ctl_folder *f, const char *path, struct err_note *note)
 {
@@ -124,9 +221,17 @@ ctl_folder_begin(struct ctl_folder *f, const char *path, struct err_note *note)
 	if ((rc = check_place(f, note)) != 0)
 		return rc;
 	snprintf(f->temp, sizeof(f->temp), "%s.%d.tmp", f->path, (int)getpid());
-	if ((rc = expect_empty(f->path, note)) != 0 || (rc = file_make_parents(f->path, note)) != 0)
+	if ((rc = expect_empty(f->path, note)) != 0 || (rc = file_make_parents(f->path, note)) != 0 ||
+	    (rc = check_leftovers(f, note)) != 0)
 		return rc;
-	return mkdir(f->temp, 0777) != 0 ? err_note_set(note, errno, "%s", f->temp) : 0;
+	stop_removes(f->temp);
+	if (mkdir(f->temp, 0777) != 0) {
+		unfinished = NULL;
+		return err_note_set(note, errno, "%s", f->temp);
+	}
+	if ((f->lock = open(f->temp, O_RDONLY | O_DIRECTORY | O_CLOEXEC)) >= 0)
+		flock(f->lock, LOCK_EX | LOCK_NB);	/* some network file systems have no lock on a folder */
+	return 0;
 }
 
 int
@@ -135,12 +240,17 @@ ctl_folder_end(struct ctl_folder *f, int rc, struct err_note *note)
 	char *slash = strrchr(f->path, '/');
 
 	crash_point("folder.filled");
-	if (rc == 0 && (rc = file_sync_dir(f->temp, note)) == 0 && rename(f->temp, f->path) != 0)
+	if (rc == 0)
+		rc = file_sync_dir(f->temp, note);
+	if (rc == 0 && rename(f->temp, f->path) != 0)
 		rc = err_note_set(note, errno, "%s: rename to %s", f->temp, f->path);
-	if (rc != 0) {
+	if (rc != 0)
 		file_remove_tree(f->temp, NULL);
+	unfinished = NULL;
+	if (f->lock >= 0)
+		close(f->lock);
+	if (rc != 0)
 		return rc;
-	}
 	crash_point("folder.renamed");
 	if (slash == NULL)
 		return file_sync_dir(".", note);

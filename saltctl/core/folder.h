@@ -9,6 +9,10 @@
  *	rc = write_files(f.temp);
  *	return ctl_folder_end(&f, rc, note);		renames and syncs; if rc is not 0 removes the files
  * It may contain only plain files. Errors are errno codes, EEXIST among them, with the path in the note.
+ *
+ * SIGTERM, SIGINT and SIGHUP between begin and end remove the files and then end the process. After SIGKILL they
+ * stay: the next begin of the same FOLDER removes and reports them. A lock on FOLDER.PID.tmp shows whether its
+ * process still runs; then begin fails with ERR_BUSY. One folder at a time.
  */
 #ifndef SALT_CTL_FOLDER_H
 #define SALT_CTL_FOLDER_H
@@ -19,6 +23,7 @@
 
 struct ctl_folder {
 	char path[4096], temp[4128];
+	int lock;			/* fd of temp, locked; -1 if it could not be opened */
 };
 
 /*

@@ -51,3 +51,44 @@ place/.. a folder that other programs may be in
 /proc a mount point
 END
 [ -z "$(find . -name '*.tmp*')" ] || fail "temporary files are left: $(find . -name '*.tmp*')"
+
+# Interrupted while it writes: a stop signal removes the files; after KILL the next command for that folder does, and says so. While one command
+# makes a folder, another is refused. A folder of that name that has more than plain files is kept.
+python3 - "$BIN/saltctl" <<'END' || fail "an interrupted model new"
+import glob, os, signal, subprocess, sys, time
+new = [sys.argv[1], "model", "new", "--layers", "4", "--width", "512", "--context", "4", "--vocab", "20000", "--weights", "3", "sub/big"]
+small = [sys.argv[1], "model", "new", "--layers", "1", "--width", "8", "--context", "4", "--vocab", "10", "sub/big"]
+def stopped():          # a process that is stopped while it writes, and its folder
+    for _ in range(50):
+        p = subprocess.Popen(new, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
+        temp = f"sub/big.{p.pid}.tmp"
+        while p.poll() is None and not os.path.exists(temp):
+            time.sleep(0.0005)
+        os.kill(p.pid, signal.SIGSTOP)
+        time.sleep(0.05)
+        if os.path.exists(temp):
+            return p, temp
+        os.kill(p.pid, signal.SIGKILL)
+        p.wait()
+        subprocess.run(["rm", "-rf", "sub/big"], check=True)
+    sys.exit("it ends before it can be stopped")
+def end(p, sig):
+    os.kill(p.pid, sig)
+    os.kill(p.pid, signal.SIGCONT)
+    p.communicate(timeout=60)
+    assert p.returncode == -sig, (sig, p.returncode)
+for sig in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+    p, temp = stopped()
+    end(p, sig)
+    assert glob.glob("sub/*") == [], (sig, glob.glob("sub/*"))
+p, temp = stopped()
+second = subprocess.run(small, capture_output=True, text=True)
+assert second.returncode == 69 and f"sub/big: expected that no other command makes this folder, found one that writes {temp}" in second.stderr, second
+end(p, signal.SIGKILL)
+os.makedirs("sub/big.1.tmp/inner")
+os.makedirs("sub/big.x.tmp")
+third = subprocess.run(small, capture_output=True, text=True)
+assert third.returncode == 0 and f"saltctl: {temp} was left by an interrupted command; removed\n" in third.stderr, third
+assert "sub/big.1.tmp was left by an interrupted command; it cannot be removed here" in third.stderr, third
+assert sorted(os.listdir("sub")) == ["big", "big.1.tmp", "big.x.tmp"], os.listdir("sub")
+END
