@@ -18,6 +18,7 @@ ctl_fail(const struct ctl_args *args, int rc, const struct err_note *note)
 int
 ctl_args_parse(struct ctl_args *args, const struct ctl_verb *verb, int argc, char **argv)
 {
+	size_t n_stdin = 0;
 	int rc;
 
 	*args = (struct ctl_args){.verb = verb};
@@ -36,6 +37,11 @@ ctl_args_parse(struct ctl_args *args, const struct ctl_verb *verb, int argc, cha
 		return ctl_usage(args, "%s is missing", verb->operands);
 	if (args->n_operands > verb->max_operands)
 		return ctl_usage(args, "unexpected argument %s", args->operands[verb->max_operands]);
+	for (size_t i = 0; i < args->n_operands; i++)
+		n_stdin += strcmp(args->operands[i], "-") == 0;
+	if (n_stdin > 1)
+		return ctl_usage(args, "%s: expected - at most once, because standard input can be read once, found it %zu times",
+		    verb->operands, n_stdin);
 	return 0;
 }
 

@@ -37,6 +37,7 @@ wrong 64 '--field is for JSON' corpus build --tokenizer "$tok" --out "$scratch/c
 wrong 64 '--skip-bad-lines is for JSON' corpus build --tokenizer "$tok" --out "$scratch/c" --text --skip-bad-lines "$scratch/text"
 wrong 64 '--split-on is for plain text' corpus build --tokenizer "$tok" --out "$scratch/c" --jsonl --split-on lines "$scratch/text"
 wrong 66 'nowhere' corpus build --tokenizer "$tok" --out "$scratch/c" "$scratch/nowhere"
+wrong 64 'TEXT ...: expected - at most once, because standard input can be read once, found it 2 times' corpus build --tokenizer "$tok" --out "$scratch/c" - "$scratch/text" -
 wrong 66 'nowhere' corpus build --tokenizer "$scratch/nowhere" --out "$scratch/c" "$scratch/text"
 wrong 66 "/text: make folder: .*Not a directory" corpus build --tokenizer "$tok" --out "$scratch/text/c" "$scratch/text"
 wrong 64 'PREFIX is missing' corpus info
@@ -46,6 +47,7 @@ wrong 64 '--context: expected a whole number' corpus info --context x "$scratch/
 wrong 64 '--tokenizer PATH is missing' tokenizer encode
 wrong 64 '--tokenizer PATH is missing' tokenizer decode
 wrong 66 'nowhere' tokenizer encode --tokenizer "$tok" "$scratch/nowhere"
+wrong 64 'expected - at most once' tokenizer encode --tokenizer "$tok" - -
 wrong 65 'byte 0: expected token ids' tokenizer decode --tokenizer "$tok" "$scratch/text"
 wrong 65 'a multiple of 4 bytes' tokenizer decode --raw --tokenizer "$tok" "$scratch/odd"
 wrong 64 'PATH is missing' tokenizer info
