@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "saltctl/watch/exporter.h"
 
+#include <dirent.h>
 #include <errno.h>
 #include <math.h>
 #include <pthread.h>
@@ -139,8 +140,15 @@ serve(struct exporter *x, struct err_note *note)
 	pthread_t reader;
 	char *dir = runs_dir(x);
 	bool reading = false;
+	DIR *folder = NULL;
 	int rc = 0, last = 0;
 
+	if (ctl_has(x->args, "runs") && (folder = opendir(dir)) == NULL) {
+		rc = err_expect(note, errno, "--runs", "a folder that can be read", "%s", dir);
+		goto out;
+	}
+	if (folder != NULL)
+		closedir(folder);
 	if (dir != NULL) {
 		x->runs = exporter_runs_new(dir, x->fleet.run_dir);
 		if ((rc = pthread_create(&reader, NULL, read_runs, x)) != 0) {

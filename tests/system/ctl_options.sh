@@ -60,3 +60,8 @@ for ((i = 0; i < 100; i++)); do
 	sleep 0.1
 done
 grep -q '"name":"there"' runs.json || fail "exporter --runs: $(cat exporter.log runs.json)"
+for dir in nowhere text; do
+	got=0; timeout 20 "$BIN/saltctl" exporter --endpoint tcp://127.0.0.1:1 --listen 127.0.0.1:0 --runs $dir > out 2> err || got=$?
+	[ $got = 66 ] && [ ! -s out ] && grep -q -- "^saltctl exporter: --runs: expected a folder that can be read, found $dir: " err ||
+		fail "exporter --runs $dir: $got $(cat out err)"
+done
