@@ -134,7 +134,10 @@ teacher_seconds(const struct ctl_args *args, const char *text, struct report *r)
 	for (size_t i = 0; i < json_count(daemons); i++) {
 		struct json *d = json_item(daemons, i);
 
-		if (strcmp(ctl_text_of(d, "role", ""), "teacherd") == 0 &&
+		if (strcmp(ctl_text_of(d, "role", ""), "teacherd") == 0 && json_get(d, "why") != NULL)
+			fprintf(stderr, "saltctl report: %s: %s did not answer, so its seconds are not counted\n", text,
+			    ctl_text_of(d, "name", "a teacher"));
+		else if (strcmp(ctl_text_of(d, "role", ""), "teacherd") == 0 &&
 		    json_num(json_get(json_get(d, "state_seconds"), "computing"), &seconds))
 			r->teacher_seconds = (isnan(r->teacher_seconds) ? 0 : r->teacher_seconds) + seconds;
 	}
@@ -332,6 +335,10 @@ report_verb(struct ctl_args *args)
 			if (isfinite(runs[i].teacher_seconds))
 				r.teacher_seconds = (isnan(r.teacher_seconds) ? 0 : r.teacher_seconds) +
 				    runs[i].teacher_seconds;
+	for (size_t i = 0; i < r.n_runs && text == NULL && isfinite(r.teacher_seconds); i++)
+		if (isnan(runs[i].teacher_seconds) && has_teacher(&runs[i]))
+			fprintf(stderr, "saltctl report: %s: no teacher's processor time in its ledger, so the teacher seconds "
+			    "are those of the other runs\n", runs[i].dir);
 	if (exit_code == 0 && (text = ctl_get(args, "teacher-losses")) != NULL && (rc = report_thirds_read(&r, text, &note)) != 0)
 		exit_code = ctl_fail(args, rc, &note);
 	for (size_t i = 0; i < r.n_runs && exit_code == 0; i++)

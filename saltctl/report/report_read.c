@@ -176,20 +176,23 @@ read_ledger(struct report_run *run)
 
 	run->teacher_seconds = NAN;
 	snprintf(path, sizeof(path), "%s/ledger", run->dir);
-	if ((d = opendir(path)) == NULL)
+	if ((d = opendir(path)) == NULL) {
+		run->bad_ledgers += errno != ENOENT;
 		return;
+	}
 	while ((e = readdir(d)) != NULL) {
 		const char *dot = strrchr(e->d_name, '.');
 		struct json *j = NULL;
+		const char *role;
 		double seconds;
 
 		if (dot == NULL || strcmp(dot, ".json") != 0)
 			continue;
 		snprintf(path, sizeof(path), "%s/ledger/%s", run->dir, e->d_name);
-		if (json_parse_file(path, 1u << 20, &j, NULL) != 0 || ctl_text_of(j, "role", NULL) == NULL)
+		if (json_parse_file(path, 1u << 20, &j, NULL) != 0 || (role = ctl_text_of(j, "role", NULL)) == NULL ||
+		    (strcmp(role, "teacherd") == 0 && !json_num(json_get(j, "cpu_seconds"), &seconds)))
 			run->bad_ledgers++;
-		else if (strcmp(ctl_text_of(j, "role", ""), "teacherd") == 0 &&
-		    json_num(json_get(j, "cpu_seconds"), &seconds))
+		else if (strcmp(role, "teacherd") == 0)
 			run->teacher_seconds = (isnan(run->teacher_seconds) ? 0 : run->teacher_seconds) + seconds;
 		json_close(&j);
 	}

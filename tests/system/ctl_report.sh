@@ -115,14 +115,21 @@ echo '{"role":"teacherd","name":"a","cpu_seconds":1.5}' > good/ledger/a-1.json
 echo '{"role":"teacherd","name":"a","cpu_seconds":2}' > good/ledger/a-2.json
 echo '{"role":"trainerd","name":"b","cpu_seconds":9}' > good/ledger/b-1.json
 echo '{"role":"teach' > base/ledger/half.json
-ctl report --run good --run base --out l.html --table | grep -q '^teacher seconds *3.5 (processor time, RUN/ledger)$' || fail "RUN/ledger"
+echo '{"role":"teacherd","name":"c"}' > base/ledger/c-1.json
+ctl report --run good --run base --out l.html --table 2> err | grep -q '^teacher seconds *3.5 (processor time, RUN/ledger)$' || fail "RUN/ledger"
+grep -q 'base/ledger: 2 files cannot be read as a daemon.s' err || fail "a ledger without cpu_seconds: $(cat err)"
+ctl report --run good --run other --out l.html 2> err && grep -q '^saltctl report: other: no teacher.s processor time in its ledger' err || fail "a run without a ledger: $(cat err)"
+echo '{"daemons":[{"role":"teacherd","state_seconds":{"computing":2.5}},{"role":"teacherd","name":"t1","answered":false,"why":"no answer in time"}]}' > st.json
+ctl report --run base --json --teacher-seconds st.json > out 2> err && grep -q '"teacher_seconds": 2.5' out && grep -q 'st.json: t1 did not answer, so its seconds are not counted' err ||
+	fail "--teacher-seconds FILE without an answer: $(cat err)"
+ctl report --run good --run base --out l.html
 grep -q 'Teachers computed for 3.5 s (processor time' l.html || fail "RUN/ledger is not in the page"
 got=0; ctl report --run base --baseline nobody 2> err || got=$?
 [ $got = 64 ] && grep -q 'no run is named "nobody"' err || fail "--baseline nobody: $got $(cat err)"
 
 # An incomplete last line means that the run is being written; a foreign line is counted; a file without any line of ours is an error.
 cp -r base half
-rm half/ledger/half.json
+rm half/ledger/*.json
 printf '{"kind":"step","st' >> half/metrics.jsonl
 ctl report --run half --json 2> err | grep -q '"last_step": 8' && [ ! -s err ] || fail "half a line: $(cat err)"
 echo 'what is this' >> base/metrics.jsonl
