@@ -128,13 +128,16 @@ watch(struct label *l, double wait_max_s)
 	session_bye(session, ready == l->rows ? "all rows are there" : "stopped watching");
 	if (welcomed && ready == l->rows)
 		return finish(l, ready, elapsed, "done");
-	if (welcomed && released)
-		finish(l, ready, elapsed, "the plan was released before: no new labels are made for it");
-	else if (welcomed && no_wait)
+	if (welcomed && released) {
+		finish(l, ready, elapsed, "no more labels are made, because the plan was released");
+		fprintf(stderr, "saltctl label: %s: expected a plan in phase one, found one that was released after its switch. "
+		    "Another try ends the same way. If its trainer needs more rows, for instance because phase_one.steps was "
+		    "increased, start it: it opens the plan again\n", ctl_get(l->args, "config"));
+		return EX_CONFIG;
+	}
+	if (welcomed && no_wait)
 		return finish(l, ready, elapsed, "the plan is open");
-	else
-		finish(l, ready, elapsed, welcomed ? "not done; the plan stays open" :
-		    "no answer from selectord");
+	finish(l, ready, elapsed, welcomed ? "not done; the plan stays open" : "no answer from selectord");
 	return welcomed ? EX_TEMPFAIL : EX_UNAVAILABLE;
 }
 
@@ -167,7 +170,7 @@ const struct ctl_verb ctl_label = {
 	.name = "label", .operands = "", .summary = "have all labels of a plan made, without a trainer",
 	.about = "Opens the plan of fleet.yaml at selectord (which must be up, with teachers) and waits until every\n"
 	    "row of phase one can be served. Stopping it does not stop the daemons. A trainer with the same\n"
-	    "configuration finds the labels there.",
+	    "configuration finds the labels there. Exit code 75: not done yet; 78: never, the plan was released.",
 	.example = "saltctl label -c fleet.yaml",
 	.options = options, .run = label,
 };
