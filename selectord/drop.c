@@ -51,9 +51,10 @@ view_needs(struct core *c, const struct view *v, uint64_t index)
 		if (no % c->cfg.n_shards != c->cfg.shard || (no + 1) * v->kept <= v->oldest_row)
 			continue;
 		c->scan_left -= DROP_COST;
-		if (c->store->rows_count(c->store->arg, v->hash, no, &count) != 0 || count != v->kept) {
-			if (!v->released)
-				return true;	/* not chosen yet, or damaged: it may need any sequence */
+		if ((rc = c->store->rows_count(c->store->arg, v->hash, no, &count)) != 0 || count != v->kept) {
+			/* Not chosen yet, or damaged: it may need any sequence. A released plan chooses none any more. */
+			if (!v->released || rc != ERR_NOT_FOUND)
+				return true;
 			continue;
 		}
 		if ((rc = core__row_find(c, v->hash, no, v->kept, p, &i)) == ERR_NOT_FOUND)

@@ -28,10 +28,12 @@ struct needs {
 	uint64_t *seqs, n_bytes;		/* to drop */
 	size_t n_seqs, seqs_cap;
 	uint64_t n_kept;
+	struct err_note *note;
 };
 
 /*
- * For a block whose rows are not chosen yet, or are damaged: marks every sequence that may be chosen for it.
+ * For a block whose rows are not chosen yet (a released plan chooses none any more), or are damaged: marks
+ * every sequence that may be chosen for it.
  * In mode list this is every sequence of the corpus.
  */
 static void
@@ -62,22 +64,61 @@ need_plan(struct needs *n, struct cache *c, const struct cache_plan *plan)
 	for (uint64_t b = n->id->shard; rc == 0 && b < n_blocks; b += n->id->n_shards) {
 		struct cache_txn *txn;
 		uint64_t count = 0;
+		int got;
 
 		if ((b + 1) * plan->kept <= first)
 			continue;
 		if ((rc = cache_txn_begin(c, &txn)) != 0)
 			break;
-		if (cache_rows_count(txn, plan->hash, b, &count) == 0 && count == plan->kept &&
+		if ((got = cache_rows_count(txn, plan->hash, b, &count)) == 0 && count == plan->kept &&
 		    cache_rows_get(txn, plan->hash, b, 0, plan->kept, rows) == 0) {
 			for (uint64_t i = 0; i < plan->kept; i++)
 				if (b * plan->kept + i >= first)
 					cache_bits_set(&n->need, CORPUS_SEQ_INDEX(rows[i].seq));
-		} else if (!plan->released) {
+		} else if (!plan->released || got != ERR_NOT_FOUND) {
 			need_block(n, plan, b);
 		}
 		cache_txn_end(&txn);
 	}
 	free(rows);
+	return rc;
+}
+
+/* Rows whose plan has no record: fsck --queue drops a damaged one, and an export does not have it. */
+static int
+check_row(void *arg, const struct cache_item *item)
+{
+	const struct needs *n = arg;
+
+	if (!item->key_ok)
+		return 0;		/* fsck reports it */
+	for (size_t i = 0; i < n->n_plans; i++)
+		if (hash_equal(n->plans[i].hash, item->plan))
+			return 0;
+	return err_expect(n->note, ERR_CORRUPT, "rows of plan %s", "the record of this plan, which says what it needs",
+	    "none, so no label was dropped; run selectord and saltctl label --no-wait with the plan's fleet.yaml once: "
+	    "this stores the record again", cache_hex(item->plan));
+}
+
+/*
+ * Reads the plans, also on behalf of a selectord that is asked to drop the labels. Without all plans the
+ * labels that they need are unknown.
+ */
+static int
+check_plans(struct cache_job *job)
+{
+	struct needs n = {.note = &job->note};
+	int rc;
+
+	if ((rc = cache_open(&job->c, job->dir, CACHE_READ, 0, &job->note)) == 0 &&
+	    (rc = cache_plans(job->c, &n.plans, &n.n_plans)) == 0 && cache_n_corrupt(job->c) > 0)
+		rc = err_note_set(&job->note, ERR_CORRUPT,
+		    "%s: a plan's record is damaged, so the rows it needs are unknown; "
+		    "run saltctl cache fsck", job->dir);
+	if (rc == 0)
+		rc = cache_each(job->c, CACHE_TABLE_ROWS, check_row, &n);
+	free(n.plans);
+	cache_destroy(&job->c);
 	return rc;
 }
 
@@ -108,10 +149,7 @@ drop_labels(struct cache_job *job, struct needs *n, bool write)
 	c = batch.c = job->c;
 	n->id = &job->id;
 	cache_bits_new(&n->need, job->id.windows);
-	if ((rc = cache_plans(c, &n->plans, &n->n_plans)) == 0 && cache_n_corrupt(c) > 0)
-		rc = err_note_set(&job->note, ERR_CORRUPT,
-		    "%s: a plan's record is damaged, so the rows it needs are unknown; "
-		    "run saltctl cache fsck", job->dir);
+	rc = cache_plans(c, &n->plans, &n->n_plans);
 	for (size_t i = 0; rc == 0 && i < n->n_plans; i++)
 		rc = n->plans[i].kept > 0 && n->plans[i].kept <= n->plans[i].window ? need_plan(n, c,
 		    &n->plans[i]) : ERR_CORRUPT;
@@ -139,9 +177,11 @@ drop_one(struct cache_job *job, void *arg)
 	bool write = ctl_has(job->args, "write");
 	struct needs n = {.released_too = ctl_has(job->args, "released")};
 	char text[32];
-	int rc = drop_labels(job, &n, write);
+	int rc = check_plans(job);
 
 	(void)arg;
+	if (rc == 0)
+		rc = drop_labels(job, &n, write);
 	if (rc == ERR_BUSY && can_ask(job)) {
 		struct wire_dropped d = {0, 0, 0, 0};
 

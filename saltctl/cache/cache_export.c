@@ -248,7 +248,8 @@ export_score(void *arg, const struct cache_item *item)
 	struct exporter *e = arg;
 	uint32_t L = e->job->id.labels.spec.context;
 
-	if (item->key_ok && item->set != (e->part == EXPORT_HELDOUT ? CACHE_SCORES_TEACHER : CACHE_SCORES_SCORER))
+	/* Both parts read this table. A record with a bad key has set 0, so only EXPORT_SCORES counts it. */
+	if (item->set != (e->part == EXPORT_HELDOUT ? CACHE_SCORES_TEACHER : CACHE_SCORES_SCORER))
 		return 0;
 	if (item->rc != 0 || !item->key_ok ||
 	    labels_scores_decode(item->bytes.bytes, item->bytes.len, L, e->loss, e->rank, NULL) != 0) {
@@ -336,6 +337,7 @@ export_all(struct exporter *e, struct json *manifest)
 	struct err_note *note = &e->job->note;
 	struct cache_txn *txn = NULL;
 	struct json *o;
+	uint64_t n_corrupt;
 	char *text;
 	int rc = 0;
 
@@ -355,10 +357,12 @@ export_all(struct exporter *e, struct json *manifest)
 	}
 	e->plans = ctl_array();
 	e->quarantine = ctl_array();
+	n_corrupt = cache_n_corrupt(e->job->c);
 	if (rc == 0 && (rc = cache_txn_begin(e->job->c, &txn)) == 0 &&
 	    (rc = cache_plans_each(txn, export_plan, e)) == 0)
 		rc = cache_quarantine_each(txn, export_quarantine, e);
 	cache_txn_end(&txn);
+	e->left_out += cache_n_corrupt(e->job->c) - n_corrupt;		/* the two walks pass over damaged records */
 	ctl_put_all(manifest, CTL("plans", e->plans), CTL("quarantine", e->quarantine), CTL("identity", id->texts));
 	id->texts = NULL;
 	if (rc != 0)

@@ -392,7 +392,8 @@ summary(const struct fsck *f, bool mend)
 		ctl_push(f->job->all, ctl_record(CTL("cache", dir), CTL("records", f->n_records),
 		    CTL("findings", f->n_found), CTL("holes", f->n_holes), CTL("quarantine", f->n_quarantine),
 		    CTL("compared_with_corpus", f->with_train), CTL("queued_labels", n[CACHE_TABLE_LABELS]),
-		    CTL("queued_scores", n[CACHE_TABLE_SCORES]), CTL("dropped_rows", n[CACHE_TABLE_ROWS])));
+		    CTL("queued_scores", n[CACHE_TABLE_SCORES]), CTL("dropped_rows", n[CACHE_TABLE_ROWS]),
+		    CTL("dropped_plans", n[CACHE_TABLE_PLANS])));
 		return;
 	}
 	printf("%s: %" PRIu64 " records read, %" PRIu64 " findings, %" PRIu64 " of them rows that wait for a label%s\n",
@@ -407,7 +408,10 @@ summary(const struct fsck *f, bool mend)
 		    " rows have no label\nselectord leases all of these when it serves their plan again\n",
 		    dir, n[CACHE_TABLE_LABELS], n[CACHE_TABLE_SCORES], n[CACHE_TABLE_ROWS],
 		    n[CACHE_TABLE_PLANS] + n[CACHE_TABLE_ATTEMPTS] + n[CACHE_TABLE_QUARANTINE], f->n_holes);
-	else if (f->n_drops > 0)
+	if (mend && n[CACHE_TABLE_PLANS] > 0)
+		printf("%s: %" PRIu64 " of them records of plans: cache drop refuses until selectord has stored these plans again\n",
+		    dir, n[CACHE_TABLE_PLANS]);
+	if (!mend && f->n_drops > 0)
 		printf("%s: to have %zu records made again, with selectord stopped: saltctl cache fsck --queue --cache %s\n", dir,
 		    f->n_drops, dir);
 }

@@ -368,8 +368,12 @@ import_rows(struct importer *m, const struct weights_tensor **t, const char *fil
 static int
 import_part(struct importer *m, enum export_part part)
 {
-	const struct json *files = json_get(json_get(m->manifest, export_part_name(part)), "files");
+	const struct json *o = json_get(m->manifest, export_part_name(part)), *files = json_get(o, "files");
+	int64_t total = 0;
 	int rc = 0;
+
+	if (json_kind(files) != JSON_KIND_ARRAY)
+		return bad(m, "manifest.json", export_part_name(part), "an object with records and files");
 
 	for (size_t i = 0; rc == 0 && i < json_count(files); i++) {
 		const struct weights_tensor *t[EXPORT_TENSORS_MAX];
@@ -381,11 +385,20 @@ import_part(struct importer *m, enum export_part part)
 		if ((rc = check_file(m, json_item(files, i), &name, path)) != 0 ||
 		    (rc = weights_open(&w, path, m->note)) != 0)
 			return rc;
-		if ((rc = shard_tensors(m, part, w, name, t, &n)) == 0)
+		if ((rc = shard_tensors(m, part, w, name, t, &n)) == 0 &&
+		    n != (uint64_t)ctl_int_of(json_item(files, i), "records", -1))
+			rc = err_expect_at(m->note, ERR_CORRUPT, "%s/%s", "records", "%" PRId64 ", as in manifest.json",
+			    "%" PRIu64, m->dir, name, ctl_int_of(json_item(files, i), "records", -1), n);
+		total += (int64_t)n;
+		if (rc == 0)
 			rc = part == EXPORT_LABELS ? import_labels(m, w, t, name, n) :
 			    part == EXPORT_ROWS ? import_rows(m, t, name, n) : import_scores(m, part, t, name, n);
 		weights_close(&w);
 	}
+	if (rc == 0 && total != ctl_int_of(o, "records", -1))
+		return err_expect_at(m->note, ERR_CORRUPT, "%s/manifest.json", "%s",
+		    "%" PRId64 " records, as it says", "%" PRId64 " in its files: the export is not complete, export again",
+		    m->dir, export_part_name(part), ctl_int_of(o, "records", -1), total);
 	return rc;
 }
 
@@ -417,7 +430,7 @@ import_plan(struct importer *m, const struct json *o)
 	rc = cache_plan_get(txn, p.hash, &old);
 	cache_txn_end(&txn);
 	if (rc != ERR_NOT_FOUND && rc != ERR_CORRUPT)
-		return 0;			/* the cache's plan stays: it has the trainers' progress */
+		return rc;			/* 0: the cache's plan stays: it has the trainers' progress */
 	return (rc = cache_batch_step(&m->batch)) != 0 ? rc : cache_write_plan(m->batch.c, &p);
 }
 

@@ -128,6 +128,21 @@ said 78 'identity label_set: expected' import --cache back3 m
 mangle m 's/"labels-00000.safetensors"/"..\/x"/'
 said 65 'the name of a file in the same folder' import --cache back3 m
 said 66 'nowhere' import --cache back3 nowhere
+# An export that is not complete.
+mangle m s/x/x/
+python3 -c '
+import json
+m = json.load(open("m/manifest.json"))
+del m["scores"]
+json.dump(m, open("m/manifest.json", "w"))'
+said 65 'm/manifest.json: scores: expected an object with records and files' import --cache back5 m
+mangle m s/x/x/
+python3 -c '
+import json
+m = json.load(open("m/manifest.json"))
+m["labels"]["files"].pop()
+json.dump(m, open("m/manifest.json", "w"))'
+said 65 'm/manifest.json: labels: expected 48 records, as it says, found 0 in its files' import --cache back5 m
 # A shard that is not there is missed, by every verb.
 mkdir -p halves half/shard_0
 mangle halves/shard_0 's/"shard": "0 of 1"/"shard": "0 of 2"/'
@@ -212,6 +227,49 @@ said 65 "labels sequence $seq: damaged" fsck --cache broken -c f.yaml
 said 0 'damaged +1 records' stat --cache broken --sample 0
 said 0 'exported' export --cache broken ex_broken
 grep -q '1 damaged records were left out' err || fail "export of damage: $(cat err)"
+# damage CACHE KEY [key]: copies CACHE to marred and flips a bit of the record with this key (hexadecimal), in its value or in the key's first byte.
+damage() {
+	rm -rf marred
+	cp -r "$1" marred
+	python3 - "${@:2}" <<'END'
+import sys
+key, data, n = bytes.fromhex(sys.argv[1]), bytearray(open("marred/data.mdb", "rb").read()), 0
+at = data.find(key)
+while at >= 0:
+    if int.from_bytes(data[at - 2:at], "little") == len(key):       # a node of LMDB has the size of its key before the key
+        data[at + (len(key) + 20 if len(sys.argv) == 2 else 0)] ^= 4
+        n += 1
+    at = data.find(key, at + 1)
+assert n > 0, "no such key"
+open("marred/data.mdb", "wb").write(data)
+END
+}
+plan=$(sed -n 's/.*"plan": "\([0-9a-f]*\)".*/\1/p' ex/manifest.json | head -1)
+last=$(python3 -c '
+import json, struct
+m = json.load(open("ex/manifest.json"))["heldout_scores"]["files"][-1]["file"]
+data = open("ex/" + m, "rb").read()
+head, = struct.unpack_from("<Q", data)
+begin, end = json.loads(data[8:8 + head])["seq"]["data_offsets"]
+print("01%016x" % max(struct.unpack_from("<%dQ" % ((end - begin) // 8), data, 8 + head + begin)))')
+damage cache "$last" key
+said 0 exported export --cache marred ex_marred
+grep -q ' 1 damaged records were left out' err || fail "export of a score with a bad key: $(cat err)"
+rm -r ex_marred
+damage cache "$plan"
+said 0 exported export --cache marred ex_marred
+grep -q ' 1 damaged records were left out' err || fail "export of a damaged plan: $(cat err)"
+# Without the plan's record drop does not know which labels are needed, also when fsck has dropped the damaged record.
+said 65 "a plan.s record is damaged" drop --cache marred --write
+said 65 '1 of them records of plans: cache drop refuses' fsck --queue --cache marred -c f.yaml
+said 65 "rows of plan $plan: expected the record of this plan, .*found none, so no label was dropped" drop --cache marred --write
+said 0 'records new' import --cache unplanned ex_marred
+said 65 "rows of plan $plan: expected the record" drop --cache unplanned --write
+start selectord "$BIN/selectord" -c f.yaml --set cache.dir=marred
+timeout 60 "$BIN/saltctl" label -c f.yaml --no-wait > label.out 2>&1 || fail "label --no-wait: $(cat label.out)"
+said 0 ': 0 labels' drop -c f.yaml --set cache.dir=marred --write
+stop TERM $selectord
+said 0 ': 0 labels' drop --cache marred --write
 said 65 'queued: 1 labels and 0 scores dropped' fsck --queue --cache broken -c f.yaml
 said 65 'missing label: expected a label of sequence' fsck --cache broken -c f.yaml
 fill --set cache.dir=broken
@@ -308,7 +366,14 @@ said 0 labels drop -c f.yaml --write --json
 [ "$(number kept) $(number labels) $(number bytes) $(number dropped)" = "$kept $gone $bytes true" ] || fail "selectord dropped $(cat out), not $gone"
 grep -q "event=drop.end labels=$gone " selectord.log || fail "selectord's log: $(grep drop selectord.log)"
 said 0 ' 0 findings' fsck -c f.yaml
+got=0; timeout 60 "$BIN/saltctl" label -c f.yaml --set phase_one.steps=9 > out 2> err || got=$?
+[ $got = 78 ] && grep -q '^saltctl label: f.yaml: expected a plan in phase one, found one that was released after its switch' err && grep -q 'rows ready after' out ||
+	fail "label of a released plan: $got $(cat out err)"
 stop TERM $selectord
+# Rows of a released plan that are damaged may be any of their block, and a kept checkpoint may need them: their labels stay.
+damage by_hand "$plan$(printf '%016x%08x' 2 0)"
+said 0 labels drop --cache marred --json
+[ "$(number kept)" -ge "$kept" ] || fail "drop with damaged rows keeps fewer labels than the $kept of the intact cache: $(cat out)"
 said 0 "$gone labels" drop --cache by_hand --write
 dump cache after
 dump by_hand by_hand.dump
