@@ -130,8 +130,8 @@ int
 fleet_find(struct fleet *f)
 {
 	struct status_announce *list = NULL;
-	size_t n = 0, n_bad;
-	int rc = f->run_dir != NULL ? status_announce_list(f->run_dir, &list, &n, &n_bad) : 0;
+	size_t n = 0;
+	int rc = f->run_dir != NULL ? status_announce_list(f->run_dir, &list, &n, &f->n_bad) : 0;
 
 	for (size_t i = 0; i < n && rc == 0; i++)
 		if (list[i].status_endpoint[0] != '\0')
@@ -291,6 +291,11 @@ fleet_look(struct fleet *f, double timeout_s)
 
 	if ((rc = fleet_find(f)) != 0)
 		return ctl_fail(f->args, err_note_set(&note, rc, "%s/daemons", f->run_dir), &note);
+	if (f->n_bad > 0)
+		fprintf(stderr,
+		    "saltctl %s: %s/daemons: %zu .json files are not what a daemon announces; its daemon is not found by them. "
+		    "Restart that daemon, or remove the file if it does not run\n",
+		    f->args->verb->name, f->run_dir, f->n_bad);
 	if (f->n == 0) {
 		fprintf(stderr, "saltctl %s: no daemon is announced in %s/daemons; is the fleet up?\n",
 		    f->args->verb->name, f->run_dir);

@@ -36,6 +36,7 @@ struct fleet {
 	struct fleet_daemon *daemons;		/* fleet_ask sorts: selectord, teacherd, trainerd; by name */
 	size_t n, cap;
 	int64_t found_ms;			/* when fleet_turn last read run_dir */
+	size_t n_bad;				/* announcements in run_dir that cannot be read */
 	/* set by fleet_open */
 	const struct ctl_args *args;		/* for --endpoint */
 	struct config *cfg;			/* of -c; NULL without */

@@ -49,6 +49,10 @@ assert [d["role"] for d in daemons] == ["selectord", "teacherd"], daemons
 assert all(d["answered"] for d in daemons), daemons
 assert daemons[1]["pid"] == int(sys.argv[2]), daemons
 END
+# An announcement that cannot be read is reported.
+printf '{"role": "teach' > run/daemons/half.json
+[ "$(code ctl status -c fleet.yaml)" = 0 ] && grep -q '^saltctl status: .*run/daemons: 1 .json files are not what a daemon announces' err || fail "a damaged announcement: $(cat out err)"
+rm run/daemons/half.json
 # Without announcements: the teacher is in selectord's roster.
 at=$(sed -n 's/.*"endpoint": "\(tcp[^"]*\)".*/\1/p' status.json | head -1)
 [ "$(code ctl status --endpoint "$at")" = 0 ] && grep -q '^teacherd  *teacher-a ' out || fail "status by roster: $(cat out err)"
