@@ -43,7 +43,9 @@ END
 own_option() {
 	own_words=2
 	case "$1" in
-	--only) only=${2-} ;;
+	--only)
+		only=${2-}
+		[ $# -lt 2 ] || [ -n "$only" ] || die 64 "--only: expected selectord, teachers or trainer, found nothing; leave it out for all" ;;
 	--but) but=${2-} ;;
 	--hosts) hosts=${2-} ;;
 	--supervisors) supervisors_only=1 own_words=1 ;;
@@ -53,10 +55,13 @@ own_option() {
 }
 hosts='' but='' supervisors_only=0
 parse "$@"
-for part in ${only//,/ }; do
-	[[ $part =~ ^(selectord|teachers|trainer|selectord-[0-9]+|teacherd-[0-9]+)$ ]] ||
-	    die 64 "--only: expected selectord, teachers, trainer, or the name of a daemon such as teacherd-1, found $part"
+for part in ${only//,/ } ${but//,/ }; do
+	[[ $part =~ ^(selectord|teachers|trainer|trainerd|selectord-[0-9]+|teacherd-[0-9]+)$ ]] ||
+	    die 64 "--only, --but: expected selectord, teachers, trainer, or the name of a daemon such as teacherd-1, found $part"
 done
+case "$verb" in up | down | restart) ;; *) [ -z "$but" ] || die 64 "$verb takes no --but; see $self --help" ;; esac
+case "$verb" in up | restart | scale) ;; *) [ -z "$hosts" ] || die 64 "$verb takes no --hosts; see $self --help" ;; esac
+[ "$verb" = status ] || [ $supervisors_only -eq 0 ] || die 64 "$verb takes no --supervisors; see $self --help"
 
 # Threads that wait by spinning take processor time from the other daemons.
 export OMP_WAIT_POLICY="${OMP_WAIT_POLICY:-passive}"
@@ -133,7 +138,7 @@ resolve() {
 	shift
 	if [ "$verb" = scale ]; then
 		for f in "$daemons/$name.yaml" "$daemons/${name%-*}"*.yaml; do
-			[ ! -e "$f" ] || { base=$f; break; }
+			[ ! -s "$f" ] || { base=$f; break; }
 		done
 	fi
 	{
@@ -182,6 +187,13 @@ why_not() {		# the last lines with information, for a daemon that did not stay u
 	    tail -n 2 | sed "s/^/$1: /" >&2 || true
 }
 
+# read_exit NAME: sets code and word from its file. After a power cut the file may be empty.
+read_exit() {
+	code='' word=''
+	read -r code word < "$daemons/$1.exit" || true
+	[[ $code =~ ^[0-9]{1,3}$ ]] && [ -n "$word" ] || code=70 word=unknown
+}
+
 # Waits up to 15 s for each started daemon to announce itself or to end. A slower one continues to start.
 started=()
 await_started() {
@@ -191,7 +203,7 @@ await_started() {
 		[ "$name" != trainerd ] || announced=$daemons/trainerd-0.json
 		for ((i = 0; i < 150; i++)); do
 			if [ -e "$daemons/$name.exit" ]; then
-				read -r code word < "$daemons/$name.exit"
+				read_exit "$name"
 				[ "$word" != "done" ] || break
 				echo "$name: ended with $code ($word); $logs/$name.log" >&2
 				why_not "$name"
@@ -281,6 +293,13 @@ up() {
 	fi
 	if [ $fleet -eq 1 ]; then
 		shards=$(shards) || return
+		for name in ${only//,/ }; do
+			case "$name" in selectord-*)
+				[ "$shards" -gt 1 ] && [ "${name#selectord-}" -lt "$shards" ] ||
+				    die 64 "--only: there is no $name: selector.endpoints of $config has $shards, so expected \
+$([ "$shards" -eq 1 ] && echo selectord || echo "selectord-0 to selectord-$((shards - 1))")" ;;
+			esac
+		done
 		for ((i = 0; i < shards; i++)); do
 			name=$(shard_name "$i" "$shards")
 			wanted "$name" && ! already "$name" || continue
@@ -304,13 +323,16 @@ up() {
 }
 
 down() {
-	local others
+	local others name
 	# If nothing runs here, but a fleet of this file runs elsewhere, run.dir was probably edited.
 	others=$(elsewhere)
 	if [ -n "$others" ] && ! set_here run.dir && ! anybody_up; then
 		die 69 "nothing runs in $run, but daemons that were started from $config do elsewhere: ${others//$'\n'/, }; stop them: \
 $self down -c $config --set run.dir=DIR"
 	fi
+	for name in ${only//,/ }; do		# a second down of a daemon says nothing, but a name that never ran may be a mistake
+		case "$name" in *-*) [ -n "$(names_of "$name")" ] || echo "$name: there is none in $run" ;; esac
+	done
 	# shellcheck disable=SC2046	# names have no spaces
 	{
 		stop_all $(pick $(names_of trainerd))
@@ -418,7 +440,7 @@ fleet_lost() {
 	local name code word left=0 gone=''
 	for name in $(names_of 'selectord*') $(names_of 'teacherd-*'); do
 		if [ -e "$daemons/$name.exit" ]; then
-			read -r code word < "$daemons/$name.exit"
+			read_exit "$name"
 			case "$word" in failed | gave_up) ;; *) continue ;; esac
 			gone="$name: $word with $code; $logs/$name.log"
 			case "$name" in selectord*) left=0; break ;; esac
@@ -458,7 +480,7 @@ wait_trainer() {
 		if [ -t 2 ]; then printf '\r%s\033[K' "$line" >&2; else echo "$line" >&2; fi
 	done
 	[ ! -t 2 ] || printf '\r\033[K' >&2
-	read -r code word < "$daemons/trainerd.exit"
+	read_exit trainerd
 	if [ "$word" != "done" ]; then
 		echo "trainerd: ended with $code ($word); $logs/trainerd.log" >&2
 		why_not trainerd
@@ -480,7 +502,8 @@ supervisors() {
 		elif [ -n "$(supervisor_of "$name")" ]; then
 			printf '%-14s %-9s %8s %9s %s\n' "$name" lost - - "run.dir was removed under it; down stops it"
 		elif [ -e "$daemons/$name.exit" ]; then
-			read -r code word < "$daemons/$name.exit"
+			read_exit "$name"
+			[ "$word" != unknown ] || code="not known: $daemons/$name.exit is empty or damaged"
 			printf '%-14s %-9s %8s %9s %s\n' "$name" "$word" - - "exit code $code"
 		else
 			printf '%-14s %-9s %8s %9s %s\n' "$name" gone - - "its supervisor was killed"

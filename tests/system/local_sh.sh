@@ -267,12 +267,22 @@ done
 
 # Wrong use.
 for wrong in "up -x" "sideways" "up --only nobody" "restart --wait" "up -f" "status --only trainer" "logs --only trainer" "status more" \
-    "up --wait --only teachers" "up --wait --but trainerd"; do
+    "up --wait --only teachers" "up --wait --but trainerd" "down --but teacher-0" "up --only selectord-2" "up --only selectord-0,selectord-7" \
+    "status --but trainerd" "down --hosts a:1" "up --supervisors"; do
 	rc=0
 	# shellcheck disable=SC2086
 	local_sh $wrong > /dev/null 2>&1 || rc=$?
 	[ $rc -eq 64 ] || fail "$wrong: exit code $rc, expected 64"
 done
+rc=0
+local_sh down --only "" > "$scratch/out" 2>&1 || rc=$?
+[ $rc = 64 ] && grep -q -- '--only: expected selectord, teachers or trainer, found nothing' "$scratch/out" || fail "down --only \"\": $rc $(cat "$scratch/out")"
+local_sh down --only teacherd-9 > "$scratch/out" && grep -q '^teacherd-9: there is none in .*/run$' "$scratch/out" || fail "down of a name that never ran: $(cat "$scratch/out")"
+# After a power cut NAME.exit may be empty.
+: > "$run/daemons/teacherd-0.exit"
+local_sh status > "$scratch/out" 2>&1 || fail "status with an empty teacherd-0.exit: $? $(cat "$scratch/out")"
+grep -q '^teacherd-0 *unknown .*exit code not known: .*/teacherd-0.exit is empty or damaged' "$scratch/out" && grep -q 'status asked' "$scratch/out" ||
+	fail "status with an empty teacherd-0.exit: $(cat "$scratch/out")"
 # In a tree without a build the message names the folder of a build, not that of an installation.
 mkdir -p "$scratch/tree"
 cp -r "$SOURCE/deploy" "$scratch/tree/deploy"
