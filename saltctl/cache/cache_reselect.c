@@ -355,12 +355,15 @@ run(struct ctl_args *args)
 	    ((rc = ctl_may_write(path, "0\t#\t#\t", ctl_has(args, "replace"), &note)) != 0 ||
 		(rc = file_replace_begin(&file, path, &note)) != 0))
 		return cache_job_end(&job, ctl_fail(args, rc, &note));
+	if (file.f != NULL)
+		ctl_stop_removes(file.temp);
 	ch.out = to_stdout ? stdout : file.f;
 	exit_code = cache_job_each(&job, reselect, &ch);
 	if (file.f != NULL && exit_code != 0)
 		file_replace_abort(&file);
 	else if (file.f != NULL && (rc = file_replace_end(&file, false, &note)) != 0)
 		exit_code = ctl_fail(args, rc, &note);
+	ctl_stop_keeps(file.temp);
 	if (exit_code == 0 && job.all != NULL) {
 		json_close(&job.all);
 		job.all = choice_json(&ch);

@@ -113,8 +113,9 @@ check_place(struct ctl_folder *f, struct err_note *note)
 	return 0;
 }
 
-/* The files that a stop signal removes: temp of the folder under construction, else NULL. */
-static const char *_Atomic unfinished;
+/* What a stop signal removes; NULL: a free place. */
+static const char *_Atomic unfinished[3];
+#define N_UNFINISHED (sizeof(unfinished) / sizeof(unfinished[0]))
 
 /* Removes a folder and the plain files in it, by async-signal-safe calls. Returns whether it is gone. */
 static bool
@@ -141,25 +142,38 @@ remove_files(const char *dir)
 static void
 on_stop(int sig)
 {
-	const char *dir = unfinished;
+	for (size_t i = 0; i < N_UNFINISHED; i++) {
+		const char *path = unfinished[i];
 
-	if (dir != NULL)
-		remove_files(dir);
+		if (path != NULL && unlink(path) != 0)
+			remove_files(path);
+	}
 	signal(sig, SIG_DFL);
 	raise(sig);		/* blocked until we return */
 }
 
-/* A signal that is ignored, as SIGHUP under nohup(1), stays ignored. */
-static void
-stop_removes(const char *dir)
+void
+ctl_stop_removes(const char *path)
 {
 	static const int signals[] = {SIGTERM, SIGINT, SIGHUP};
 	struct sigaction now;
+	size_t at = 0;
 
-	unfinished = dir;
+	while (at + 1 < N_UNFINISHED && unfinished[at] != NULL)
+		at++;
+	unfinished[at] = path;
+	/* A signal that is ignored, as SIGHUP under nohup(1), stays ignored. */
 	for (size_t i = 0; i < sizeof(signals) / sizeof(signals[0]); i++)
 		if (sigaction(signals[i], NULL, &now) == 0 && now.sa_handler == SIG_DFL)
 			signal(signals[i], on_stop);
+}
+
+void
+ctl_stop_keeps(const char *path)
+{
+	for (size_t i = 0; i < N_UNFINISHED; i++)
+		if (unfinished[i] == path)
+			unfinished[i] = NULL;
 }
 
 /* One FOLDER.PID.tmp that is there already: it is being written, or was left by a process that was killed. */
@@ -224,9 +238,9 @@ ctl_folder_begin(struct ctl_folder *f, const char *path, struct err_note *note)
 	if ((rc = expect_empty(f->path, note)) != 0 || (rc = file_make_parents(f->path, note)) != 0 ||
 	    (rc = check_leftovers(f, note)) != 0)
 		return rc;
-	stop_removes(f->temp);
+	ctl_stop_removes(f->temp);
 	if (mkdir(f->temp, 0777) != 0) {
-		unfinished = NULL;
+		ctl_stop_keeps(f->temp);
 		return err_note_set(note, errno, "%s", f->temp);
 	}
 	if ((f->lock = open(f->temp, O_RDONLY | O_DIRECTORY | O_CLOEXEC)) >= 0)
@@ -246,7 +260,7 @@ ctl_folder_end(struct ctl_folder *f, int rc, struct err_note *note)
 		rc = err_note_set(note, errno, "%s: rename to %s", f->temp, f->path);
 	if (rc != 0)
 		file_remove_tree(f->temp, NULL);
-	unfinished = NULL;
+	ctl_stop_keeps(f->temp);
 	if (f->lock >= 0)
 		close(f->lock);
 	if (rc != 0)

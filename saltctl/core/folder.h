@@ -34,6 +34,14 @@ struct ctl_folder {
  */
 int ctl_may_write(const char *path, const char *ours, bool replace, struct err_note *note);
 
+/*
+ * ctl_stop_removes - from now on SIGTERM, SIGINT and SIGHUP remove path, a file or a folder of plain files, before
+ * they end the process. At most three paths at a time; path must remain valid until ctl_stop_keeps(path).
+ * ctl_folder_begin and _end call these for their folder.
+ */
+void ctl_stop_removes(const char *path);
+void ctl_stop_keeps(const char *path);
+
 int ctl_folder_begin(struct ctl_folder *f, const char *path, struct err_note *note);
 int ctl_folder_end(struct ctl_folder *f, int rc, struct err_note *note);
 

@@ -48,8 +48,10 @@ scores_out_begin(struct scores_out *o, const char *path, const char *what, bool 
 	/* No safetensors file begins with 0xff, so an existing one is replaced only with --replace. */
 	if ((rc = ctl_may_write(path, tensors ? "\xff" : ours, replace, note)) != 0)
 		return rc;
+	if (!tensors && (rc = file_replace_begin(&o->lines, path, note)) == 0)
+		ctl_stop_removes(o->lines.temp);
 	if (!tensors)
-		return file_replace_begin(&o->lines, path, note);
+		return rc;
 	return (rc = file_replaceable(path, note)) != 0 ? rc : file_make_parents(path, note);
 }
 
@@ -136,6 +138,7 @@ scores_out_end(struct scores_out *o, int rc, struct err_note *note)
 		file_replace_abort(&o->lines);
 	else if (rc == 0 && o->path[0] != '\0')
 		rc = write_tensors(o, note);
+	ctl_stop_keeps(o->lines.temp);
 	for (size_t i = 0; i < SCORES_COLUMNS; i++)
 		free(o->column[i].bytes);
 	*o = (struct scores_out){.n = o->n};

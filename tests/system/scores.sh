@@ -61,6 +61,26 @@ mkfifo pipe.safetensors
 refused "a pipe" 73 "pipe.safetensors: expected a regular file, or none, found a pipe" "$BIN/saltctl" scores export -c fleet.yaml pipe.safetensors
 refused "a file that is there" 73 "tokenizer.json.*--replace" "$BIN/saltctl" scores export -c fleet.yaml tokenizer.json
 
+# Stopped while it computes: neither file is left.
+python3 - "$BIN/saltctl" <<'END' || fail "a stopped scores export"
+import glob, os, signal, subprocess, sys, time
+words = [sys.argv[1], "scores", "export", "-c", "fleet.yaml", "--model", "scorer", "--documents", "stopped.d.jsonl", "stopped.jsonl"]
+for _ in range(50):
+    p = subprocess.Popen(words, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    while p.poll() is None and not os.path.exists(f"stopped.d.jsonl.{p.pid}.tmp"):
+        time.sleep(0.0005)
+    os.kill(p.pid, signal.SIGSTOP)
+    time.sleep(0.05)
+    left = glob.glob("stopped*.tmp")
+    os.kill(p.pid, signal.SIGTERM)
+    os.kill(p.pid, signal.SIGCONT)
+    p.wait(60)
+    if len(left) == 2:
+        assert p.returncode == -signal.SIGTERM and glob.glob("stopped*") == [], (p.returncode, glob.glob("stopped*"))
+        sys.exit(0)
+sys.exit("it ends before it can be stopped")
+END
+
 # ---- the same rows from a file of scores, in the same cache: the same losses, and no score is requested
 fleet "${file[@]}"
 train by_scores "${file[@]}" || fail "file of scores: $(tail -1 by_scores.log)"
