@@ -200,6 +200,10 @@ timeout 20 "$BIN/selectord" -c f.yaml --set cache.dir=old > old.log 2>&1 || got=
 mkdir -p foreign
 echo 'something else, as long as it takes to be looked at' > foreign/data.mdb
 said 65 'expected data.mdb to be an LMDB file' stat --cache foreign
+: > foreign/data.mdb
+for verb in stat fsck 'fsck --queue' 'export new/no' 'drop --write'; do
+	said 66 'cache.dir foreign: expected a cache made by selectord, found an empty data.mdb' $verb --cache foreign
+done
 # truncated at ends of pages, within pages, and within the page that lists the tables, whose rest then reads as zeros
 tables=$(python3 -c '
 import struct

@@ -389,9 +389,10 @@ cache_open(struct cache **out, const char *dir, enum cache_mode mode, uint64_t m
 	if (mode == CACHE_WRITE && (rc = file_make_dirs(dir, 0777, note)) != 0)
 		goto out;
 	snprintf(path, sizeof(path), "%s/data.mdb", dir);
-	is_new = stat(path, &st) != 0;
+	is_new = (rc = stat(path, &st)) != 0 || st.st_size == 0;	/* empty: its first start was interrupted */
 	if (is_new && mode != CACHE_WRITE) {
-		rc = err_expect(note, ERR_NOT_FOUND, "cache.dir %s", "a cache made by selectord", "", dir);
+		rc = err_expect(note, ERR_NOT_FOUND, "cache.dir %s", "a cache made by selectord", "%s", dir,
+		    rc == 0 ? "an empty data.mdb: start selectord, which fills it" : "");
 		goto out;
 	}
 	if ((rc = check_file_system(dir, note)) != 0)
