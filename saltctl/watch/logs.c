@@ -72,6 +72,7 @@ struct logs {
 	STAILQ_HEAD(, remote) remotes;
 	struct fleet fleet;
 	struct bus_asker *what;		/* asks for lines; the asker of fleet asks for status */
+	struct err_note note;		/* the file or folder that cannot be read */
 	struct follow out;
 };
 
@@ -112,9 +113,9 @@ open_file(struct logs *l, struct file *f, bool from_start)
 	struct stat st;
 
 	if ((f->fd = open(f->path, O_RDONLY | O_CLOEXEC)) < 0)
-		return errno == ENOENT ? 0 : errno;
+		return errno == ENOENT ? 0 : err_note_set(&l->note, errno, "%s", f->path);
 	if (fstat(f->fd, &st) != 0)
-		return errno;
+		return err_note_set(&l->note, errno, "%s", f->path);
 	f->inode = st.st_ino;
 	f->at = from_start ? 0 : tail_of(f->fd, st.st_size, l->n_lines);
 	return 0;
@@ -148,7 +149,7 @@ find_files(struct logs *l)
 	int rc = 0;
 
 	if (dir == NULL)
-		return errno == ENOENT ? 0 : errno;
+		return errno == ENOENT ? 0 : err_note_set(&l->note, errno, "%s", l->dir);
 	while (rc == 0 && (e = readdir(dir)) != NULL) {
 		len = strlen(e->d_name);
 		if (e->d_name[0] == '.' || len < 5 || len - 4 >= sizeof(f->name) ||
@@ -209,7 +210,7 @@ read_file(struct logs *l, struct file *f)
 		take_bytes(l, f, buf, (size_t)n);
 	}
 	if (n < 0)
-		rc = errno;
+		rc = err_note_set(&l->note, errno, "%s", f->path);
 	/* The file was rotated: the old one has been read to its end. */
 	if (rc == 0 && stat(f->path, &st) == 0 && st.st_ino != f->inode) {
 		close(f->fd);
@@ -380,8 +381,11 @@ look_once(struct logs *l)
 {
 	int rc;
 
-	if ((rc = find_files(l)) != 0 || (rc = fleet_find(&l->fleet)) != 0 ||
-	    (rc = fleet_ask(&l->fleet, ANSWER_MS)) != 0)
+	if ((rc = find_files(l)) != 0)
+		return rc;
+	if ((rc = fleet_find(&l->fleet)) != 0)
+		return err_note_set(&l->note, rc, "%s/daemons", l->fleet.run_dir);
+	if ((rc = fleet_ask(&l->fleet, ANSWER_MS)) != 0)
 		return rc;
 	find_remotes(l);
 	if ((rc = ask_remotes(l)) == 0 && (rc = read_files(l)) == 0)
@@ -498,7 +502,7 @@ logs(struct ctl_args *args)
 			follow_print(&l.out);
 	}
 	if (rc != 0)
-		exit_code = ctl_fail(args, rc, NULL);
+		exit_code = ctl_fail(args, rc, &l.note);
 out:
 	logs_free(&l);
 	return exit_code;

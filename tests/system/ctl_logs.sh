@@ -13,6 +13,10 @@ small_fleet fleet.yaml "$(free_port)"
 mkdir -p run/logs
 
 [ "$(code ctl logs -c fleet.yaml)" = 69 ] && grep -q 'is the fleet up' err || fail "logs without a fleet: $(cat out err)"
+# What cannot be read is named.
+mkdir run/logs/folder.log
+[ "$(code ctl logs -c fleet.yaml)" = 66 ] && grep -q '^saltctl logs: .*run/logs/folder.log: Is a directory' err || fail "a folder with the name of a log: $(cat out err)"
+rmdir run/logs/folder.log
 start events timeout 300 "$BIN/saltctl" events -c fleet.yaml
 start follow timeout 300 "$BIN/saltctl" logs -f -c fleet.yaml
 
