@@ -118,6 +118,8 @@ compare(struct saving *s, const struct report_run *run, const struct cost *c, co
 		s->why = "another model, batch or context than the baseline's";
 	else if (run->seed != base->seed)
 		s->why = "another seed than the baseline's: other first weights and order of data";
+	else if (strcmp(base->mode, "?") == 0)
+		s->why = "the run to compare with has no fleet.yaml, so it is not known whether it had a teacher";
 	else if (strcmp(base->mode, "baseline") != 0)
 		s->why = "the run to compare with had a teacher itself";
 	else if (!report_finished(base))

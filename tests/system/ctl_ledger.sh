@@ -93,3 +93,8 @@ for verb in ledger report; do
 	grep -q "^saltctl $verb: torn/metrics.jsonl: 1 lines are not a trainer's and were left out" err &&
 		grep -q "^saltctl $verb: torn/ledger: 1 files cannot be read" err || fail "$verb of a damaged run is silent: $(cat err)"
 done
+# A run without fleet.yaml: whether it had a teacher is not known, and not claimed.
+mkdir bare
+cp base/metrics.jsonl bare
+ctl ledger --run bare --baseline bare > said
+grep -q 'not compared: the run to compare with has no fleet.yaml' said || fail "a baseline without fleet.yaml: $(cat said)"
