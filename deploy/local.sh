@@ -412,6 +412,7 @@ drain() {
 			list+=("$name")
 		fi
 	done
+	[ ${#list[@]} -gt 0 ] || echo "no teacher was started in $run"
 	for name in ${list[@]+"${list[@]}"}; do
 		if running "$name"; then asked+=("$name"); else echo "$name: does not run"; fi
 	done

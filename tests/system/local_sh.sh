@@ -278,6 +278,9 @@ rc=0
 local_sh down --only "" > "$scratch/out" 2>&1 || rc=$?
 [ $rc = 64 ] && grep -q -- '--only: expected selectord, teachers or trainer, found nothing' "$scratch/out" || fail "down --only \"\": $rc $(cat "$scratch/out")"
 local_sh down --only teacherd-9 > "$scratch/out" && grep -q '^teacherd-9: there is none in .*/run$' "$scratch/out" || fail "down of a name that never ran: $(cat "$scratch/out")"
+mv "$run/daemons" "$scratch/daemons.away"
+local_sh drain teachers > "$scratch/out" && grep -q '^no teacher was started in .*/run$' "$scratch/out" || fail "drain of no teacher: $(cat "$scratch/out")"
+mv "$scratch/daemons.away" "$run/daemons"
 # After a power cut NAME.exit may be empty.
 : > "$run/daemons/teacherd-0.exit"
 local_sh status > "$scratch/out" 2>&1 || fail "status with an empty teacherd-0.exit: $? $(cat "$scratch/out")"
