@@ -162,8 +162,17 @@ as_options() {		# as_options FILE: the file that resolve wrote, as --set KEY=VAL
 	done < "$1"
 }
 
+# The settings of a resolved file, without their origins and without the numbers that scale changes.
+settings() { sed '/^#/d; s/  # .*//; /^  \(ranks\|teachers\):/d'; }
+
 already() {		# already NAME: if it runs, prints that and returns 0; its configuration does not change
-	[ -n "$(supervisor_of "$1")" ] && echo "$1: runs already"
+	local now more=''
+	[ -n "$(supervisor_of "$1")" ] || return
+	if [ "$verb" = up ] && now=$("$bin/saltctl" config check -c "$config" ${set_options[@]+"${set_options[@]}"} 2> /dev/null) &&
+	    [ -s "$daemons/$1.yaml" ] && [ "$(settings <<< "$now")" != "$(settings < "$daemons/$1.yaml")" ]; then
+		more=", with other settings than $config has now; restart applies those"
+	fi
+	echo "$1: runs already$more"
 }
 
 start() {		# start NAME [supervisor's options] -- COMMAND ...

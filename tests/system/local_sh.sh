@@ -72,7 +72,7 @@ done
 within 10 "rank 1" grep -q 'start trainerd-1' "$run/story"
 cp "$run/story" "$scratch/story"
 local_sh up > "$scratch/out"
-[ "$(grep -c 'runs already' "$scratch/out")" = 5 ] || fail "second up: $(cat "$scratch/out")"
+[ "$(grep -c 'runs already$' "$scratch/out")" = 5 ] || fail "second up: $(cat "$scratch/out")"
 same "$run/story" "$scratch/story" "a second up started something"
 local_sh status > "$scratch/out"
 grep -q 'teacherd-1 *running' "$scratch/out" && grep -q 'status asked' "$scratch/out" || fail "status: $(cat "$scratch/out")"
@@ -80,6 +80,7 @@ grep -q 'teacherd-1 *running' "$scratch/out" && grep -q 'status asked' "$scratch
 # fleet.yaml is edited: a restarted daemon reads the file that the last up resolved, also after an up that changed nothing.
 echo "the next experiment" > "$root/fleet.yaml"
 local_sh up > "$scratch/out"
+[ "$(grep -c 'runs already, with other settings than .*fleet.yaml has now; restart applies those$' "$scratch/out")" = 5 ] || fail "up after an edit: $(cat "$scratch/out")"
 # A daemon that dies is restarted: after a signal, and after an exit code that may be temporary; if a rank dies, all ranks end.
 kill -9 "$(cat "$run/daemons/teacherd-0.pid")"
 kill -9 "$(cat "$run/daemons/selectord-1.pid")"
