@@ -4,6 +4,7 @@
 #include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <libgen.h>
 #include <limits.h>
 #include <signal.h>
 #include <stdatomic.h>
@@ -221,6 +222,33 @@ check_leftovers(const struct ctl_folder *f, struct err_note *note)
 	return rc;
 }
 
+/*
+ * Makes and locks f->temp. The lock on the folder around it keeps another command from taking it for a leftover
+ * before it is locked; some network file systems have no lock on a folder.
+ */
+static int
+make_temp(struct ctl_folder *f, struct err_note *note)
+{
+	char parent[sizeof(f->path)];
+	int fd, rc;
+
+	snprintf(parent, sizeof(parent), "%s", f->path);
+	if ((fd = open(dirname(parent), O_RDONLY | O_DIRECTORY | O_CLOEXEC)) >= 0)
+		flock(fd, LOCK_EX);
+	if ((rc = check_leftovers(f, note)) == 0) {
+		ctl_stop_removes(f->temp);
+		if (mkdir(f->temp, 0777) != 0) {
+			rc = err_note_set(note, errno, "%s", f->temp);
+			ctl_stop_keeps(f->temp);
+		} else if ((f->lock = open(f->temp, O_RDONLY | O_DIRECTORY | O_CLOEXEC)) >= 0) {
+			flock(f->lock, LOCK_EX | LOCK_NB);
+		}
+	}
+	if (fd >= 0)
+		close(fd);
+	return rc;
+}
+
 int
 ctl_folder_begin(struct ctl_folder *f, const char *path, struct err_note *note)
 {
@@ -235,17 +263,9 @@ ctl_folder_begin(struct ctl_folder *f, const char *path, struct err_note *note)
 	if ((rc = check_place(f, note)) != 0)
 		return rc;
 	snprintf(f->temp, sizeof(f->temp), "%s.%d.tmp", f->path, (int)getpid());
-	if ((rc = expect_empty(f->path, note)) != 0 || (rc = file_make_parents(f->path, note)) != 0 ||
-	    (rc = check_leftovers(f, note)) != 0)
+	if ((rc = expect_empty(f->path, note)) != 0 || (rc = file_make_parents(f->path, note)) != 0)
 		return rc;
-	ctl_stop_removes(f->temp);
-	if (mkdir(f->temp, 0777) != 0) {
-		ctl_stop_keeps(f->temp);
-		return err_note_set(note, errno, "%s", f->temp);
-	}
-	if ((f->lock = open(f->temp, O_RDONLY | O_DIRECTORY | O_CLOEXEC)) >= 0)
-		flock(f->lock, LOCK_EX | LOCK_NB);	/* some network file systems have no lock on a folder */
-	return 0;
+	return make_temp(f, note);
 }
 
 int

@@ -62,7 +62,7 @@ def stopped():          # a process that is stopped while it writes, and its fol
     for _ in range(50):
         p = subprocess.Popen(new, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
         temp = f"sub/big.{p.pid}.tmp"
-        while p.poll() is None and not os.path.exists(temp):
+        while p.poll() is None and not glob.glob(temp + "/*"):
             time.sleep(0.0005)
         os.kill(p.pid, signal.SIGSTOP)
         time.sleep(0.05)
