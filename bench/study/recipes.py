@@ -35,14 +35,14 @@ SLMS = {
 }
 
 # optimizer: of the student. teacher: the SLM that labels. grow: the SLM that the student starts from. n_kd: share of the steps in phase one.
-# batch: a share of BATCH, with as many tokens, so more steps. rates: learning rates to try, in place of LEARNING_RATES; muon_salt leaves out the
-# highest one, at which Muon alone ended far above the others.
+# batch: a share of BATCH, with as many tokens, so more steps. rates: of a size, the learning rates to try in place of LEARNING_RATES;
+# the larger student was best at the highest of the three with salt.
 SALT = {"teacher": "slm", "n_kd": 0.4}
 RECIPES = {
     "baseline": {},
     "baseline_half": {"batch": 0.5},
     "baseline_quarter": {"batch": 0.25},
-    "salt": SALT,
+    "salt": {**SALT, "rates": {"large": (2e-3, 4e-3, 8e-3, 1.6e-2)}},
     "salt_ds": {**SALT, "select": True},
     "grown": {"grow": "slm"},
     "grown_salt": {**SALT, "grow": "slm"},
@@ -50,7 +50,7 @@ RECIPES = {
     "salt3_ds": {**SALT, "teacher": "slm3", "select": True},
     "rkd": {**SALT, "n_kd": 1.0},
     "muon": {"optimizer": "muon"},
-    "muon_salt": {**SALT, "optimizer": "muon", "teacher": "slm_muon0.008", "rates": (4e-3, 8e-3)},
+    "muon_salt": {**SALT, "optimizer": "muon", "teacher": "slm_muon0.008"},
     "muon_salt3": {**SALT, "optimizer": "muon", "teacher": "slm3"},
 }
 LEARNING_RATES = {"adamw": (2e-3, 4e-3, 8e-3), "muon": (4e-3, 8e-3, 1.6e-2), "grown": (1e-3, 2e-3, 4e-3)}
@@ -76,7 +76,7 @@ CHANGES = {
 def rates(size, recipe):
     """The learning rates that a recipe is tried at; a grown start is tried at smaller ones."""
     kind = "grown" if "grow" in recipe else recipe.get("optimizer", "adamw")
-    return [SIZES[size]["rate"] * lr for lr in recipe.get("rates", LEARNING_RATES[kind])]
+    return [SIZES[size]["rate"] * lr for lr in recipe.get("rates", {}).get(size, LEARNING_RATES[kind])]
 
 
 @dataclasses.dataclass(frozen=True)

@@ -8,6 +8,7 @@ import statistics
 
 import recipes
 
+RATES = ("low", "middle", "high", "twice that")
 CORES = 2                                  # of a cell that ran alone
 MARKS = ("<!-- made by bench/study/study.py tables -->\n", "<!-- end -->\n")
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#000000", "#E69F00", "#56B4E9")
@@ -153,7 +154,7 @@ def sweep_table(results, size):
     rows = []
     for name, recipe in recipes.RECIPES.items():
         got = [results.by_cell.get(recipes.Cell(size, name, lr, recipes.CHOICE_SEED)) for lr in recipes.rates(size, recipe)]
-        got += [None] * (3 - len(got))
+        got += [None] * (len(RATES) - len(got))
         if any(got):
             best = min((loss(g), i) for i, g in enumerate(got) if g)[1]
             rows.append([name] + [("**" if i == best else "") + (f"{loss(g):.4f}" if g else "-") + ("**" if i == best else "")
@@ -161,8 +162,8 @@ def sweep_table(results, size):
     if not rows:
         return ""
     tried = "; ".join(f"{k} " + ", ".join(f"{recipes.SIZES[size]['rate'] * r:g}" for r in v) for k, v in recipes.LEARNING_RATES.items())
-    return f"Final held-out loss, nats a token, seed {recipes.CHOICE_SEED}, at three peak learning rates ({tried}):\n\n" + \
-        table(["recipe", "low", "middle", "high"], rows)
+    return f"Final held-out loss, nats a token, seed {recipes.CHOICE_SEED}, at three or four peak learning rates ({tried}; twice the last):\n\n" + \
+        table(["recipe", *RATES], rows)
 
 
 def change_table(results, size):
@@ -174,11 +175,16 @@ def change_table(results, size):
     return f"One change at a time from `salt`, seed {recipes.CHOICE_SEED}:\n\n" + table(["recipe", "loss", "accuracy, %"], rows) if rows else ""
 
 
+def base_of(name):
+    """The run without a teacher that a recipe's steps are compared with: of the same optimizer."""
+    return "muon" if recipes.RECIPES[name.partition("+")[0]].get("optimizer") == "muon" else "baseline"
+
+
 def claim_table(results, size):
     rows = []
     bases = results.group(size, "baseline", recipes.CLAIM_SEEDS)
     for name in ["baseline", "muon"] + results.claimed(size, set(recipes.RECIPES) - {"baseline", "muon"}):
-        values, bounds = results.shares(size, name) if name != "baseline" else ([], 0)
+        values, bounds = results.shares(size, name, base_of(name)) if name != base_of(name) else ([], 0)
         for percent in reversed(recipes.SHARES):
             runs = results.group(size, name, recipes.CLAIM_SEEDS, percent)
             if not runs:
@@ -193,7 +199,8 @@ def claim_table(results, size):
                 (f"; {missed} not reached" if missed else "") if values else ""])
             values = []                    # once, in the recipe's first row
     return f"Seeds {', '.join(map(str, recipes.CLAIM_SEEDS))}, complete runs, mean ± standard error:\n\n" + table(
-        ["recipe", "steps", "seeds", "loss", "accuracy, %", "bits a byte", "against baseline", "% of its steps"], rows) if rows else ""
+        ["recipe", "steps", "seeds", "loss", "accuracy, %", "bits a byte", "against baseline", "% of the steps of baseline, or of muon"],
+        rows) if rows else ""
 
 
 def judged_table(results, size):
@@ -281,6 +288,7 @@ def rows(results):
     for size in recipes.SIZES:
         shares(f"salt_steps_share_{size}", size, {"salt", "salt_ds"})
         shares(f"salt_longer_slm_steps_share_{size}", size, {"salt3", "salt3_ds"})
+        shares(f"muon_salt_steps_share_{size}", size, {"muon_salt", "muon_salt3"}, "muon")
     def largest(figure):
         """figure(size) of the largest size that has one, with the size."""
         return next(((size, f) for size in reversed(recipes.SIZES) if (f := figure(size)) is not None), (list(recipes.SIZES)[-1], None))

@@ -177,12 +177,15 @@ class Cells(WithFolder):
     def test_rates_of_the_sizes(self):
         self.assertEqual(recipes.rates("small", {}), [2e-3, 4e-3, 8e-3])
         self.assertEqual(recipes.rates("large", {}), [1e-3, 2e-3, 4e-3])
+        self.assertEqual(recipes.rates("small", {"rates": {"large": (2e-3, 4e-3)}}), [2e-3, 4e-3, 8e-3])
+        self.assertEqual(recipes.rates("large", {"rates": {"large": (2e-3, 4e-3)}}), [1e-3, 2e-3])
 
-    def test_a_recipe_with_fewer_rates_fills_its_row(self):
-        self.assertIn("rates", recipes.RECIPES["muon_salt"])
-        self.put_sweep()
-        rows = [line for line in tables.sweep_table(tables.Results(self.study()), "small").splitlines() if line.startswith("|")]
-        self.assertEqual({row.count("|") for row in rows}, {5})
+    def test_recipes_of_three_and_four_rates_fill_their_rows(self):
+        self.assertEqual([len(recipes.rates("large", recipes.RECIPES[name])) for name in ("baseline", "salt")], [3, 4])
+        for size in recipes.SIZES:
+            self.put_sweep(size)
+            rows = [line for line in tables.sweep_table(tables.Results(self.study()), size).splitlines() if line.startswith("|")]
+            self.assertEqual({row.count("|") for row in rows}, {6})
 
 
 class Runner(WithFolder):
