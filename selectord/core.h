@@ -184,8 +184,8 @@ int core_load_quarantine(struct core *core, const struct cache_quarantine *q);
  * key, "" without keys. The core answers or refuses it, and counts messages that are invalid. Records to
  * write hold the arena of the RESULT that they arrived in, so a RESULT must come from wire_decode.
  * core_gone - the connection ended: waiting requests are dropped, leases stay with the boot id.
- * core_durable - records up to no are committed. core_room - whether there is space to write; without, no
- * leases are granted.
+ * core_durable - records up to no are committed. core_room - says whether there is space to write. While there is
+ * none, no leases are granted.
  * core_tick - time has passed; call it every 100 ms or so. core_drain - grant no leases from now on.
  * If memory is missing for a peer's request, that peer is refused for now; other work is retried later.
  */
