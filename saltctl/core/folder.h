@@ -10,9 +10,10 @@
  *	return ctl_folder_end(&f, rc, note);		renames and syncs; if rc is not 0 removes the files
  * It may contain only plain files. Errors are errno codes, EEXIST among them, with the path in the note.
  *
- * SIGTERM, SIGINT and SIGHUP between begin and end remove the files and then end the process. After SIGKILL they
- * stay: the next begin of the same FOLDER removes and reports them. A lock on FOLDER.PID.tmp shows whether its
- * process still runs; then begin fails with ERR_BUSY. One folder at a time.
+ * If the process gets SIGTERM, SIGINT or SIGHUP between begin and end, it removes the files and ends. SIGKILL
+ * leaves them; the next ctl_folder_begin of the same FOLDER removes and reports them. The writer holds a lock on
+ * FOLDER.PID.tmp: while it is held, another begin of FOLDER fails with ERR_BUSY. A process makes one folder at a
+ * time.
  */
 #ifndef SALT_CTL_FOLDER_H
 #define SALT_CTL_FOLDER_H

@@ -74,7 +74,7 @@ done
 ctl eval -c fleet.yaml --model run/checkpoints/step_00000003 --by-sequence losses > /dev/null
 same losses run/sequence_losses.jsonl "losses of sequences"
 # --by-sequence does not overwrite a file that no earlier call wrote. A path that cannot be written is reported before the evaluation. If the disk is
-# full at the end, the result is printed nevertheless.
+# full when the file is written, the result is printed all the same.
 echo '{"sequence": 17}' > list
 must_fail 73 'list: expected no such file, or --replace' -c fleet.yaml --model run/checkpoints/step_00000003 --by-sequence list
 [ "$(cat list)" = '{"sequence": 17}' ] || fail "--by-sequence replaced another file"

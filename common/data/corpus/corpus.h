@@ -265,9 +265,9 @@ struct corpus_writer_options {
 	int32_t eod;			/* appended to every document */
 	struct hash128 tokenizer;	/* fingerprint; zeros: unknown */
 	/*
-	 * Texts for PREFIX.json, which must stay valid until finish. add_special: the ids put around each text,
-	 * for instance "1 text 2". unknown_bytes: how bytes without a token were treated. NULL or "": the file
-	 * does not have this member.
+	 * Texts that are stored as members of PREFIX.json; they must stay valid until finish. add_special
+	 * describes the ids that were put around each text, for instance "1 text 2"; unknown_bytes says what was
+	 * done with bytes that have no token. If a text is NULL or "", its member is left out.
 	 */
 	const char *add_special;
 	const char *unknown_bytes;

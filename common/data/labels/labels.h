@@ -67,8 +67,8 @@
  * The unigram table for coding sampled labels has a weight for every id. It is made with the label set from
  * the corpus's smoothed counts (labels_unigram_from_counts) and stored as one byte per id, a code c of
  * 1..255: weight c below 16, else (8 + c mod 8) * 2^(c div 8 - 1). The hash of these bytes is part of the
- * label set's identity, and they are sent with it. Every process derives the same slots from them with
- * integer arithmetic. A table is read-only once made: any number of threads and specs may share it.
+ * label set's identity, and the bytes are sent together with the label set. Every process computes the same
+ * slots from these bytes, because it uses integer arithmetic only. A table is read-only once made: any number of threads and specs may share it.
  *
  * labels_unigram_from_counts  counts: uint64[vocab], at least 1. Sampled ids are distributed more evenly than
  *                       the text, the more so the higher tau is: from tau 0.5 on the weights are

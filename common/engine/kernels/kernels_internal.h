@@ -36,7 +36,7 @@ struct kernels_peers_offer;
 struct kernels_ops {
 	/* True if this machine multiplies bf16. units [size]: the instructions, or what is missing. */
 	bool (*bf16_units)(char *units, size_t size);
-	/* open sets the handle's fields `own` and `describe`. close also runs after an open that failed. */
+	/* open sets the handle's fields `own` and `describe`. close is called even if open has failed. */
 	int (*open)(struct kernels *k, const struct kernels_options *options, struct err_note *note);
 	void (*close)(struct kernels *k);
 

@@ -47,9 +47,10 @@ const char *weights__unread(const struct weights *w);
 enum weights__role { WEIGHTS__PARAMETER, WEIGHTS__HEAD, WEIGHTS__BUFFER };
 
 /*
- * weights__role - HEAD: the output layer (a copy of the embedding if the model is tied); BUFFER: known,
- * never read (causal masks, inverse frequencies); else PARAMETER. *bare points to the name without the
- * family's prefix ("transformer.", "model.", "gpt_neox.", "model.decoder.").
+ * weights__role - says what the tensor `name` is. HEAD: the output layer (a copy of the embedding if the model
+ * is tied). BUFFER: a known tensor that is not read, such as a causal mask or inverse frequencies. PARAMETER: any
+ * other. Sets *bare to the part of the name after the prefix of its family ("transformer.", "model.",
+ * "gpt_neox.", "model.decoder.").
  */
 enum weights__role weights__role(const struct model_config *cfg, const char *name, const char **bare);
 

@@ -38,8 +38,9 @@ ascending(const void *a, const void *b)
 /*
  * Makes n draws in one sweep. weights: exp((u - max)/tau) rounded to VEC_GRAIN, so every sum of them is exact
  * in fp64, and "the smallest v whose cumulative sum exceeds u * total" does not depend on the order of
- * summation; sums: of each VEC_GROUP of them, which the sweep adds before it goes id by id. Ids of weight 0 are never drawn. A row that is not
- * finite gives its last id; its score is NaN.
+ * summation. sums: the sum of each group of VEC_GROUP weights; the sweep skips whole groups by them and goes id by
+ * id only in the group that holds a draw. Ids of weight 0 are never drawn. A row that is not finite gives its last
+ * id; its score is NaN.
  */
 static void
 draw(const float *weights, const double *sums, int64_t n_ids, const double *uniforms, double *bounds, int n, int32_t *ids,

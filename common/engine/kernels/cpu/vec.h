@@ -75,8 +75,9 @@ struct vec {
 	void (*softmax_bwd)(float *p, float *d_p, int64_t n, int64_t n_padded, float scale, float lse, float delta);
 
 	/*
-	 * labels: rounds x in (0, 1] to a multiple of VEC_GRAIN, so that fp64 sums are exact in any order; sums: of each VEC_GROUP of them, the
-	 * last one of the rest
+	 * Labels: y = x, in (0, 1], rounded to a multiple of VEC_GRAIN, so that fp64 sums of y are exact in any order.
+	 * sums [(n + VEC_GROUP - 1) / VEC_GROUP]: the sum of each group of VEC_GROUP numbers of y; the last group may
+	 * be smaller.
 	 */
 	void (*grain)(float *y, double *sums, const float *x, int64_t n);
 };
