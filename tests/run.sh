@@ -53,7 +53,6 @@ for_tests > build/for_tests.log 2>&1 &		# runs while the compilers run
 if [ "$(id -u)" -eq 0 ]; then		# mpirun requires both variables
 	export OMPI_ALLOW_RUN_AS_ROOT=1 OMPI_ALLOW_RUN_AS_ROOT_CONFIRM=1
 fi
-export ASAN_OPTIONS="detect_leaks=1:${ASAN_OPTIONS-}"
 export LSAN_OPTIONS="print_suppressions=0:${LSAN_OPTIONS-}"	# Open MPI's own leaks: cmake/asan_mpi.c
 export UBSAN_OPTIONS="halt_on_error=1:print_stacktrace=1:${UBSAN_OPTIONS-}"	# without it undefined behaviour only prints
 
