@@ -499,7 +499,7 @@ wait_trainer() {
 }
 
 supervisors() {
-	local name pid started restarts code word
+	local name pid started restarts since code word
 	if [ ${#scaled[@]} -gt 0 ]; then
 		echo "scaled to $(cat "$daemons/scale"); $config has teachers=$(get deploy.teachers) trainers=$(get trainer.ranks)"
 	fi
@@ -507,8 +507,15 @@ supervisors() {
 	printf '%-14s %-9s %8s %9s %s\n' daemon supervisor pid restarts since
 	for name in $(names_of 'selectord*') $(names_of 'teacherd-*') $(names_of trainerd); do
 		pid=$(cat "$daemons/$name.pid" 2>/dev/null || echo -)
-		if [ -n "$(supervisor_of "$name")" ] && { read -r _ started restarts < "$daemons/$name.supervisor"; } 2>/dev/null; then
-			printf '%-14s %-9s %8s %9s %s\n' "$name" running "$pid" "$restarts" "$(date -d "@$started" '+%F %T')"
+		if [ -n "$(supervisor_of "$name")" ] && [ -e "$daemons/$name.supervisor" ]; then
+			started='' restarts=-
+			read -r _ started restarts < "$daemons/$name.supervisor" || true
+			if [[ "$started $restarts" =~ ^[0-9]+\ [0-9]+$ ]]; then
+				since=$(date -d "@$started" '+%F %T')
+			else
+				restarts=- since="not known: $daemons/$name.supervisor is empty or damaged"
+			fi
+			printf '%-14s %-9s %8s %9s %s\n' "$name" running "$pid" "$restarts" "$since"
 		elif [ -n "$(supervisor_of "$name")" ]; then
 			printf '%-14s %-9s %8s %9s %s\n' "$name" lost - - "run.dir was removed under it; down stops it"
 		elif [ -e "$daemons/$name.exit" ]; then

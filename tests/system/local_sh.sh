@@ -76,6 +76,14 @@ local_sh up > "$scratch/out"
 same "$run/story" "$scratch/story" "a second up started something"
 local_sh status > "$scratch/out"
 grep -q 'teacherd-1 *running' "$scratch/out" && grep -q 'status asked' "$scratch/out" || fail "status: $(cat "$scratch/out")"
+cp "$run/daemons/teacherd-1.supervisor" "$scratch/supervisor"
+for damaged in '' 'x y z'; do
+	printf '%s' "$damaged" > "$run/daemons/teacherd-1.supervisor"
+	local_sh status > "$scratch/out" 2>&1 || fail "status with teacherd-1.supervisor '$damaged': $? $(cat "$scratch/out")"
+	grep -q '^teacherd-1 *running .* not known: .*/teacherd-1.supervisor is empty or damaged' "$scratch/out" && grep -q 'status asked' "$scratch/out" ||
+		fail "status with teacherd-1.supervisor '$damaged': $(cat "$scratch/out")"
+done
+cp "$scratch/supervisor" "$run/daemons/teacherd-1.supervisor"
 
 # fleet.yaml is edited: a restarted daemon reads the file that the last up resolved, also after an up that changed nothing.
 echo "the next experiment" > "$root/fleet.yaml"
