@@ -388,7 +388,8 @@ ghost_far_out(void)
 static void
 beside_the_matrix(enum form form, float cap, bool biased)
 {
-	struct problem p = make(FIXTURE_MIRROR ? 11 : 67, 11, 23, 5);
+	enum { M = FIXTURE_MIRROR ? 11 : 67 };
+	struct problem p = make(M, 11, 23, 5);
 	struct kernels_targets t = targets_of(&p, form);
 	float *bias = noise(p.v, 1), *y = room(p.m * p.v), *eye = room(p.v * p.v), *d_y = room(p.m * p.v), *d_eye = room(p.v * p.v);
 	float *d_h = room(p.m * p.c), *d_w = room(p.v * p.c), *d_b = room(p.v), *first = NULL;
@@ -399,7 +400,7 @@ beside_the_matrix(enum form form, float cap, bool biased)
 	const struct kernels_label_spec spec = {.score = true};
 	struct kernels_loss_sums got, want;
 	float *nats = room(p.m);
-	int32_t *rank = calloc((size_t)p.m, sizeof(*rank));
+	int32_t rank[M] = {0};
 	uint64_t seq = 0;
 	struct kernels_labels labels = {.loss_nats = nats, .rank = rank};
 
@@ -442,7 +443,6 @@ beside_the_matrix(enum form form, float cap, bool biased)
 	kernels_output_label(contexts[0], &h, &w, &more, &spec, p.next, &seq, 1, p.m, &labels);
 	if (form == FORM_LM)
 		check_close("beside: scores", nats, want_loss, p.m, 2e-6);
-	free(rank);
 	unmake(&p, "beside_the_matrix");
 }
 
