@@ -178,6 +178,19 @@ writer_refuses(void)
 
 	REQUIRE(write_some(in_dir("w"), 10, 2, false) == 0);
 	CHECK(corpus_writer_new(&w, in_dir("w"), &o, &note) == ERR_EXISTS);
+
+	/* Files of other programs at the names of a corpus: ids, and the text itself, which not even replace overwrites. */
+	CHECK(close(creat(in_dir("ids.bin"), 0666)) == 0);
+	CHECK(corpus_writer_new(&w, in_dir("ids"), &o, &note) == ERR_EXISTS && w == NULL);
+	CHECK_STR(note.name, in_dir("ids.bin"));
+	CHECK(close(creat(in_dir("text.json"), 0666)) == 0);
+	CHECK(corpus_writer_new(&w, in_dir("text"), &o, &note) == ERR_EXISTS && w == NULL);
+	o.replace = true;
+	CHECK(corpus_writer_new(&w, in_dir("text"), &o, &note) == ERR_EXISTS && w == NULL);
+	CHECK_STR(note.name, in_dir("text.json"));
+	CHECK(access(in_dir("text.bin.tmp"), F_OK) != 0);
+	CHECK(corpus_writer_new(&w, in_dir("ids"), &o, &note) == 0);
+	corpus_writer_destroy(&w);
 }
 
 /* After a kill at each step of finish there is the old corpus, an error, or the new corpus; never a mix. */

@@ -96,13 +96,21 @@ stated(const char *text)
 	return text != NULL && text[0] != '\0' ? text : NULL;
 }
 
-/* Without replace a corpus must not exist. */
+/* Without replace there must be no corpus. A PREFIX.json that is not ours, such as the text, is never replaced. */
 static int
 check_new(const struct corpus_writer *w, struct err_note *note)
 {
-	if (w->replace || access(w->paths[FILE_IDX], F_OK) != 0)
-		return 0;
-	return err_expect(note, ERR_EXISTS, "%s", "no such corpus, or --replace", "one", w->paths[FILE_IDX]);
+	const char *idx = w->paths[FILE_IDX], *json = w->paths[FILE_JSON];
+	bool ours;
+	int rc;
+
+	if (!w->replace && (access(idx, F_OK) == 0 || access(w->paths[FILE_BIN], F_OK) == 0))
+		return err_expect(note, ERR_EXISTS, "%s", "no such corpus, or --replace", "one",
+		    access(idx, F_OK) == 0 ? idx : w->paths[FILE_BIN]);
+	if ((rc = corpus__about_ours(json, &ours, note)) != 0 || ours || access(json, F_OK) != 0)
+		return rc;
+	return err_expect(note, ERR_EXISTS, "%s", "no such file, because a corpus of this name needs its name",
+	    "a file that belongs to no corpus; choose another PREFIX", json);
 }
 
 /*
