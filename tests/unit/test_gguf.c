@@ -173,11 +173,11 @@ put_pairs(void)
 		pair_f32("llama.rope.freq_base", 5e8f);
 	if (wrong("rope_freqs 1024"))
 		pair_f32("llama.rope.freq_base", 101321);
-	if (wrong("yarn") || wrong("ntk") || wrong("linear")) {
+	if (wrong("yarn") || wrong("ntk") || wrong("linear") || wrong("longrope")) {
 		pair_text("llama.rope.scaling.type", fault);
 		pair_f32("llama.rope.scaling.factor", 4);
 	}
-	if (wrong("old linear"))
+	if (wrong("old linear") || wrong("two scalings"))
 		pair_f32("llama.rope.scale_linear", 4);
 	if (wrong("yarn")) {
 		pair_u32("llama.rope.scaling.original_context_length", 8);
@@ -294,7 +294,7 @@ build(const char *how)
 			put_info(&infos[i], &offset);
 	for (size_t i = 0; (wrong("biases") || wrong("qwen2")) && i < N_BIASES; i++)
 		put_info(&biases[i], &offset);
-	if (wrong("rope_freqs") || wrong("rope_freqs 1024") || wrong("other rope_freqs") || wrong("rope_freqs shape"))
+	if (wrong("rope_freqs") || wrong("rope_freqs 1024") || wrong("other rope_freqs") || wrong("rope_freqs shape") || wrong("two scalings"))
 		put_info(&(struct info){"rope_freqs.weight", 0, wrong("rope_freqs shape") ? 4 : 2}, &offset);
 	while (n_file % ALIGN != 0)
 		put(0, 1);
@@ -388,6 +388,8 @@ test_refusals(void)
 		{"missing", ERR_NOT_FOUND, "tensor blk.0.ffn_gate.weight"}, {"extra", ERR_UNSUPPORTED, "tensor blk.0.attn_q_norm.weight"},
 		{"shape", ERR_MISMATCH, "blk.0.attn_q.weight: expected 8 rows of 8, found 8 rows of 4"},
 		{"rope_freqs shape", ERR_MISMATCH, "rope_freqs.weight: expected 2 elements"},
+		{"two scalings", ERR_UNSUPPORTED, "tensor rope_freqs.weight: expected no other scaling of positions, found linear"},
+		{"longrope", ERR_NOT_FOUND, "tensor rope_factors_short.weight: expected the factors of longrope, which llama.rope.scaling.type states, found nothing"},
 		{"nan", ERR_NONFINITE, "tensor blk.0.attn_v.weight, element 5"},
 		{"t5", ERR_UNSUPPORTED, "tokenizer.ggml.model: expected gpt2 (byte-level BPE) or llama (SentencePiece); else give --tokenizer PATH, found t5"},
 		{"spm", ERR_FORMAT, "tokenizer.ggml.scores: expected an array of f32, for a tokenizer of model llama; else give --tokenizer PATH, found nothing"},

@@ -224,6 +224,16 @@ read_divisors(const struct gguf *g, const char *name, const struct model_config 
 	return gguf_read_f32(t, 0, n, out, note);
 }
 
+/* A file has one scaling of positions: by its keys or by the tensor `name`. */
+static int
+only_scaling(const struct gguf *g, const char *name, const struct model_config *cfg, struct err_note *note)
+{
+	if (cfg->rope_scaling.type == MODEL_ROPE_DEFAULT)
+		return 0;
+	return err_expect_at(note, ERR_UNSUPPORTED, "%s", "tensor %s", "no other scaling of positions", "%s", g->path, name,
+	    model_rope_scaling_name(cfg->rope_scaling.type));
+}
+
 /*
  * rope_freqs.weight holds the divisor of each frequency, not the four parameters from which it was computed.
  * Llama 3.1, 3.2 and 3.3 all use 1, 4 and 8192 for three of them; the fourth is the last divisor. Other
@@ -240,7 +250,7 @@ read_rope_freqs(const struct gguf *g, struct model_config *cfg, struct err_note 
 
 	if (gguf_find(g, ROPE_FREQS) == NULL)
 		return 0;
-	if ((rc = read_divisors(g, ROPE_FREQS, cfg, divisors, note)) != 0)
+	if ((rc = only_scaling(g, ROPE_FREQS, cfg, note)) != 0 || (rc = read_divisors(g, ROPE_FREQS, cfg, divisors, note)) != 0)
 		return rc;
 	cfg->rope_scaling.type = MODEL_ROPE_LLAMA3;
 	cfg->rope_scaling.low_freq_factor = 1;
@@ -264,10 +274,18 @@ read_rope_freqs(const struct gguf *g, struct model_config *cfg, struct err_note 
 static int
 read_rope_factors(const struct gguf *g, struct model_config *cfg, struct err_note *note)
 {
+	struct gguf__text type;
+	char key[GGUF__KEY_BYTES];
 	int rc;
 
-	if (gguf_find(g, ROPE_SHORT) == NULL && gguf_find(g, ROPE_LONG) == NULL)
-		return 0;
+	if (gguf_find(g, ROPE_SHORT) == NULL && gguf_find(g, ROPE_LONG) == NULL) {
+		if (!gguf__text(gguf__pair(g, gguf__key(g, "rope.scaling.type", key)), &type) || !gguf__is(&type, "longrope"))
+			return 0;
+		return err_expect_at(note, ERR_NOT_FOUND, "%s", "tensor " ROPE_SHORT, "the factors of longrope, which %s states",
+		    "nothing", g->path, key);
+	}
+	if ((rc = only_scaling(g, ROPE_SHORT, cfg, note)) != 0)
+		return rc;
 	cfg->rope_scaling.type = MODEL_ROPE_LONGROPE;
 	if ((rc = size_key(g, "rope.scaling.original_context_length", 0, &cfg->rope_scaling.original_context, note)) != 0 ||
 	    (rc = num_key(g, "rope.scaling.attn_factor", 0, &cfg->rope_scaling.attention_factor, note)) != 0 ||
