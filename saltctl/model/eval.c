@@ -4,9 +4,11 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <sysexits.h>
+#include <unistd.h>
 
 #include "fabric/config/config.h"
 #include "data/corpus/corpus.h"
+#include "data/tokenizer/tokenizer.h"
 #include "saltctl/core/ctl.h"
 #include "saltctl/core/folder.h"
 #include "saltctl/model/eval.h"
@@ -85,6 +87,22 @@ settings(struct evaluation *e, char prefix[4200])
 	return 0;
 }
 
+/* The tokenizer beside the model, if there is one that can be read, must be the corpus's. */
+static int
+check_tokenizer(struct evaluation *e, const char *prefix)
+{
+	const struct corpus_info *info = corpus_info(e->corpus);
+	char path[4200], why[600], hex[2][HASH_HEX_BYTES];
+	struct hash128 id;
+
+	ctl_tokenizer_path(ctl_get(e->args, "model"), path, sizeof(path));
+	if (!info->has_tokenizer || access(path, R_OK) != 0 || tokenizer_identify(path, &id, why, sizeof(why), &e->note) != 0 ||
+	    why[0] != '\0' || hash_equal(id, info->tokenizer))
+		return 0;
+	return err_expect(&e->note, ERR_MISMATCH, "%s", "the tokenizer of corpus %.120s, %s", "%s; build the corpus with this tokenizer",
+	    path, prefix, hash_hex(info->tokenizer, hex[0]), hash_hex(id, hex[1]));
+}
+
 static int
 open_corpus(struct evaluation *e, const char *prefix)
 {
@@ -93,7 +111,8 @@ open_corpus(struct evaluation *e, const char *prefix)
 
 	if ((exit_code = ctl_open_corpus(e->args, &e->said, prefix, CORPUS_HELDOUT, &e->corpus, NULL)) != 0)
 		return exit_code;
-	if ((rc = corpus_limit_vocab(e->corpus, (uint32_t)e->lm.model->config.vocab_size, &e->note)) != 0 ||
+	if ((rc = check_tokenizer(e, prefix)) != 0 ||
+	    (rc = corpus_limit_vocab(e->corpus, (uint32_t)e->lm.model->config.vocab_size, &e->note)) != 0 ||
 	    (rc = model_session_documents(e->lm.session, corpus_document_end(e->corpus))) != 0)
 		return ctl_fail(e->args, rc, &e->note);
 	n = corpus_n_windows(e->corpus, (uint32_t)e->context);

@@ -57,6 +57,19 @@ must_fail 78 '4096' --model small --corpus heldout --context 16
 must_fail 65 '33' --model model --corpus heldout --context 33
 printf x | ctl corpus build --tokenizer "$tok" --out tiny - > /dev/null
 must_fail 65 'at least context + 1 = 17 tokens, found 2' --model model --corpus tiny --context 16
+# The ids of another tokenizer mean other texts, and would give a loss that means nothing. Without a tokenizer beside the model nothing is compared.
+cp -r model other
+python3 - other/tokenizer.json <<'END'
+import json, sys
+tokenizer = json.load(open(sys.argv[1]))
+vocab = tokenizer["model"]["vocab"]
+a, b = list(vocab)[100:102]
+vocab[a], vocab[b] = vocab[b], vocab[a]
+json.dump(tokenizer, open(sys.argv[1], "w"))
+END
+must_fail 78 'other/tokenizer.json: expected the tokenizer of corpus heldout' --model other --corpus heldout --context 16
+rm other/tokenizer.json
+ctl eval --model other --corpus heldout --context 16 --windows 2 > /dev/null
 
 # The trainer's figures, bit for bit, with any number of threads; other groups change only the last digits.
 cat > fleet.yaml <<'END'
