@@ -63,6 +63,7 @@ refusals(void)
 		{LLAMA ",\"hidden_act\":\"gelu\"", ERR_UNSUPPORTED, "hidden_act", "gelu"},
 		{LLAMA ",\"num_key_value_heads\":3", ERR_RANGE, "num_key_value_heads", "3"},
 		{LLAMA ",\"head_dim\":3", ERR_RANGE, "head_dim", "odd"},
+		{LLAMA ",\"is_causal\":false", ERR_UNSUPPORTED, "is_causal", "false"},
 		{LLAMA ",\"rope_interleaved\":true", ERR_UNSUPPORTED, "rope_interleaved", "true"},
 		{LLAMA ",\"partial_rotary_factor\":0.5", ERR_UNSUPPORTED, "partial_rotary_factor", "0.5"},
 		{LLAMA ",\"rope_theta\":-1", ERR_RANGE, "rope_theta", "-1"},

@@ -625,6 +625,7 @@ weights_config_load(const char *path, struct model_config *out, struct err_note 
 	else if (!model_family_find(type, &c.family))
 		fail_value(&r, ERR_UNSUPPORTED, "model_type", MODEL_FAMILY_NAMES);
 	only_absent(&r, "quantization_config", "no quantization: weights in F32, F16 or BF16");
+	only_flag(&r, "is_causal", true);
 	c.vocab_size = size_key(&r, "vocab_size");
 	c.bos_id = id_key(&r, "bos_token_id");
 	c.eos_id = id_key(&r, "eos_token_id");
