@@ -22,7 +22,7 @@ while [ $# -gt 0 ]; do
 	case "$1" in
 	--check) check=1; shift ;;
 	--hosts | --network)
-		[ $# -ge 2 ] || die 64 "$1 needs a value"
+		[ -n "${2-}" ] || die 64 "$1 needs a value"
 		case "$1" in --hosts) hosts=$2 ;; *) network=$2 ;; esac
 		shift 2 ;;
 	*) break ;;
@@ -35,6 +35,7 @@ version=$(mpirun --version 2>&1 < /dev/null) || true
 --version says \"$(head -n 1 <<< "$version")\"; put Open MPI first in PATH, or start trainerd yourself by the launcher of that MPI"
 major=${BASH_REMATCH[1]}
 [ $check -eq 0 ] || exit 0
+[ -z "$network" ] || [ -n "$hosts" ] || die 64 "--network is for the networks between hosts, and --hosts is missing"
 [ $# -gt 0 ] || die 64 "usage: mpi.sh [--hosts LIST] [--network LIST] -n RANKS PROGRAM [ARG ...]"
 
 # Open MPI 5 starts processes by PRRTE, whose parameters are set by --prtemca, and calls the shared-memory

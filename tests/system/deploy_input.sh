@@ -1,0 +1,17 @@
+# SPDX-License-Identifier: Apache-2.0
+# Wrong input for the scripts of deploy/ is refused by name, with an exit code of sysexits.h. The hosts of ssh.sh are this machine: a command in ssh's
+# place runs everything here except local.sh, so nothing is started. The host "lost" cannot be reached.
+. "$(dirname "$0")/lib.sh"
+. "$(dirname "$0")/small.sh"
+cd "$scratch"
+
+# refused CODE WORDS COMMAND...
+refused() {
+	local rc=0
+	timeout 60 "${@:3}" > out 2>&1 || rc=$?
+	[ $rc -eq "$1" ] && grep -q -- "$2" out || fail "${*:3}: exit code $rc, expected $1 and \"$2\": $(cat out)"
+}
+
+# ---- mpi.sh, the job files of Slurm ----
+refused 64 '--hosts needs a value' "$SOURCE/deploy/mpi.sh" --hosts '' -n 1 true
+refused 64 '--network is for the networks between hosts, and --hosts is missing' "$SOURCE/deploy/mpi.sh" --network eth0 -n 1 true
