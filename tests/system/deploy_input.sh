@@ -15,3 +15,8 @@ refused() {
 # ---- mpi.sh, the job files of Slurm ----
 refused 64 '--hosts needs a value' "$SOURCE/deploy/mpi.sh" --hosts '' -n 1 true
 refused 64 '--network is for the networks between hosts, and --hosts is missing' "$SOURCE/deploy/mpi.sh" --network eth0 -n 1 true
+for file in selectord teacherd trainerd; do
+	refused 64 'usage: sbatch .*FLEET.YAML; found no argument' bash "$SOURCE/deploy/slurm/$file.sbatch"
+	refused 64 'usage: sbatch .*FLEET.YAML; found x.yaml --set run.seed=2' bash "$SOURCE/deploy/slurm/$file.sbatch" x.yaml --set run.seed=2
+done
+
