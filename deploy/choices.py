@@ -76,12 +76,15 @@ def main():
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--from", dest="folder", type=pathlib.Path, help="default: where the Debian package has its data")
     args = parser.parse_args()
+    if args.items < 1:
+        print(f"choices.py: --items: expected 1 or more, found {args.items}", file=sys.stderr)
+        sys.exit(64)
     folder = args.folder or pathlib.Path({"glosses": "/usr/share/wordnet", "quiz": "/usr/share/games/bsdgames/quiz"}[args.kind])
     package = {"glosses": "wordnet-base", "quiz": "bsdgames"}[args.kind]
     try:
         rows = list((read_glosses if args.kind == "glosses" else read_quiz)(folder))
-    except FileNotFoundError as e:
-        print(f"choices.py: {e.filename} is missing: install the package {package}, or give its folder with --from", file=sys.stderr)
+    except OSError as e:
+        print(f"choices.py: {e.filename} cannot be read: {e.strerror}; install the package {package}, or give its folder with --from", file=sys.stderr)
         sys.exit(66)
     groups = {}
     for group, _, answer in rows:

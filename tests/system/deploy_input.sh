@@ -20,3 +20,12 @@ for file in selectord teacherd trainerd; do
 	refused 64 'usage: sbatch .*FLEET.YAML; found x.yaml --set run.seed=2' bash "$SOURCE/deploy/slurm/$file.sbatch" x.yaml --set run.seed=2
 done
 
+# ---- choices.py ----
+
+echo text > file
+refused 66 'choices.py: file/data.noun cannot be read: Not a directory' "$SOURCE/deploy/choices.py" glosses --from file
+refused 66 'choices.py: none/index cannot be read: No such file' "$SOURCE/deploy/choices.py" quiz --from none
+mkdir empty
+touch empty/data.{noun,verb,adj,adv}
+refused 64 '--items: expected 1 or more, found -5' "$SOURCE/deploy/choices.py" glosses --from empty --items -5
+
