@@ -29,7 +29,12 @@ programs_find() {	# sets bin
 	bin=$(cd -- "$bin" && pwd)
 }
 
-dir_open() {		# creates dir and locks it
+dir_open() {		# dir_open FILE ...: creates dir and locks it; the script writes these files into it
+	local file
+	for file; do
+		[ -e "$dir/.lock" ] || [ ! -e "$dir/$file" ] ||
+		    die 73 "$dir/$file would be overwritten, and $dir was not made by this script; give another --dir"
+	done
 	mkdir -p -- "$dir" || die 73 "$dir: cannot be created"
 	dir=$(cd -- "$dir" && pwd)
 	exec 8>>"$dir/.lock"

@@ -69,7 +69,7 @@ programs_find
 
 # ---- working folder ----
 
-dir_open
+dir_open {slm,salt,baseline}.yaml report.html table.txt
 down_all() {
 	local name
 	for name in slm salt baseline; do

@@ -40,7 +40,7 @@ if [ $build -eq 1 ]; then
 	programs_build || die 70 "the build failed"
 fi
 programs_find
-dir_open
+dir_open fleet.yaml report.html
 begun=$SECONDS
 
 # ---- the model ----

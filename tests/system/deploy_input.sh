@@ -29,3 +29,16 @@ mkdir empty
 touch empty/data.{noun,verb,adj,adv}
 refused 64 '--items: expected 1 or more, found -5' "$SOURCE/deploy/choices.py" glosses --from empty --items -5
 
+# ---- the examples: a file of the user stays, and other options in the same folder are refused ----
+
+export SOURCE BIN
+example() { refused "$1" "$2" "$SOURCE/deploy/$3.sh" --no-build --dir "$scratch/mine" "${@:4}"; }
+for file in quickstart/salt.yaml quickstart/report.html smollm2-teacher/fleet.yaml; do
+	rm -rf mine
+	mkdir mine
+	echo precious > "mine/${file#*/}"
+	for again in 1 2; do
+		example 73 "mine/${file#*/} would be overwritten, and .*/mine was not made by this script; give another --dir" "${file%/*}"
+		[ "$(cat "mine/${file#*/}")" = precious ] || fail "${file%/*} has overwritten ${file#*/}"
+	done
+done
