@@ -86,6 +86,9 @@ read_hosts() {
 			[[ $word =~ ^(selectord|(teachers|trainers)=([0-9]{1,4}))$ ]] ||
 			    die 65 "$hosts_file:$line: expected selectord, teachers=N or trainers=N, found $(printf %q "$word")"
 			n=$((10#${BASH_REMATCH[3]:-0}))
+			[[ " ${parts_of[$host]-} " != *" ${word%%=*} "* ]] ||
+			    die 65 "$hosts_file:$line: ${word%%=*} is given twice for $host; expected each part once"
+			parts_of[$host]="${parts_of[$host]-} ${word%%=*}"
 			case "$word" in
 			selectord) selector_hosts+=("$host") ;;
 			teachers=*) teachers_of[$host]=$n ;;
@@ -94,7 +97,6 @@ read_hosts() {
 				trainer_hosts+=("$host") n_slots=$((n_slots + n))
 				mpi_hosts="$mpi_hosts${mpi_hosts:+,}${host#*@}:$n" ;;
 			esac
-			parts_of[$host]="${parts_of[$host]-} ${word%%=*}"
 		done
 	done < "$hosts_file"
 	[ ${#hosts[@]} -gt 0 ] || die 65 "$hosts_file: names no host"

