@@ -143,9 +143,16 @@ local_there() {		# local_there HOST VERB ARGS...: local.sh on that host, for thi
 	remote "$host" env SALT_SSH="$SALT_SSH" "$here/local.sh" "$v" -c "$config" --bin "$bin" ${set_options[@]+"${set_options[@]}"} "$@" < /dev/null
 }
 
+ended() {		# ended HOST PID: waits for the command on HOST; returns its exit code, 69 instead of ssh's own 255
+	local code=0
+	wait "$2" || code=$?
+	[ $code -ne 255 ] || { echo "$self: $1 cannot be reached by $SALT_SSH" >&2; return 69; }
+	return $code
+}
+
 # each FUNCTION HOST...: runs FUNCTION HOST for all hosts at once and prints the output host by host, each
-# line with the host's name in front. Returns the first exit code that is not 0; 255, ssh's own code, becomes
-# 69.
+# line with the host's name in front. Returns the first exit code of ended
+# that is not 0.
 each() {
 	local fn=$1 host rc=0 code pids=() i=0
 	shift
@@ -154,9 +161,8 @@ each() {
 	done
 	for host; do
 		code=0
-		wait "${pids[i++]}" || code=$?
+		ended "$host" "${pids[i++]}" || code=$?
 		sed "s/^/$host: /" "$work/$host"
-		[ $code -ne 255 ] || { echo "$self: $host cannot be reached by $SALT_SSH" >&2; code=69; }
 		[ $rc -ne 0 ] || rc=$code
 	done
 	return $rc
@@ -454,7 +460,7 @@ logs_there() {
 }
 
 logs() {
-	local name host pids=()
+	local name host pids=() i=0 rc=0
 	wanted=() follow_option=()
 	with=("${hosts[@]}")
 	for name in ${names[@]+"${names[@]}"}; do
@@ -473,7 +479,10 @@ logs() {
 	done
 	# shellcheck disable=SC2064	# these
 	trap "kill ${pids[*]} 2> /dev/null; exit 130" INT TERM
-	wait
+	for host in "${with[@]}"; do
+		ended "$host" "${pids[i++]}" || rc=$?
+	done
+	return $rc
 }
 
 case "$verb" in up | restart | scale) read_scale ;; esac

@@ -77,3 +77,4 @@ for word in selectord teachers=2 trainers=1; do
 done
 on_hosts 65 'hosts:2: alpha already has a line' up 'alpha trainers=0' 'alpha selectord trainers=1'
 on_hosts 0 'does not run; up will start 1' 'scale teachers=1' 'alpha selectord teachers=1 trainers=1' 'beta trainers=0'
+on_hosts 69 'lost cannot be reached' 'logs -f' 'lost selectord trainers=1'
