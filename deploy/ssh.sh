@@ -490,7 +490,11 @@ case "$verb" in up | restart) check_layout; same_everywhere ;; esac
 case "$verb" in
 up)
 	start_all
-	[ $await -eq 0 ] || start_trainer "${trainer_hosts[0]}" --wait
+	[ $await -eq 1 ] || exit 0
+	rc=0
+	start_trainer "${trainer_hosts[0]}" --wait || rc=$?
+	[ $rc -ne 255 ] || die 69 "the connection to ${trainer_hosts[0]} by $SALT_SSH ended, and the trainer may still run there; up --wait again shows it"
+	exit $rc
 	;;
 restart)
 	down

@@ -78,3 +78,7 @@ done
 on_hosts 65 'hosts:2: alpha already has a line' up 'alpha trainers=0' 'alpha selectord trainers=1'
 on_hosts 0 'does not run; up will start 1' 'scale teachers=1' 'alpha selectord teachers=1 trainers=1' 'beta trainers=0'
 on_hosts 69 'lost cannot be reached' 'logs -f' 'lost selectord trainers=1'
+echo 255 > code
+on_hosts 69 'the connection to alpha by .* ended, and the trainer may still run there' 'up --wait' 'alpha selectord teachers=1 trainers=1'
+echo 75 > code
+on_hosts 75 ended 'up --wait' 'alpha selectord teachers=1 trainers=1'
