@@ -411,7 +411,7 @@ main(int argc, char **argv)
 		return fputs(usage, stdout) < 0;
 	if (argc == 2 && strcmp(argv[1], "--version") == 0)
 		return printf(PROGRAM " " SALT_VERSION "\n") < 0;
-	if (argc < 5 || argv[1][0] == '-' || strchr(argv[1], '/') != NULL)
+	if (argc < 5 || argv[1][0] == '\0' || argv[1][0] == '-' || argv[2][0] == '\0' || strchr(argv[1], '/') != NULL)
 		return wrong("expected NAME, RUN and a command");
 	s.name = argv[1];
 	s.run = argv[2];

@@ -20,6 +20,11 @@ for file in selectord teacherd trainerd; do
 	refused 64 'usage: sbatch .*FLEET.YAML; found x.yaml --set run.seed=2' bash "$SOURCE/deploy/slurm/$file.sbatch" x.yaml --set run.seed=2
 done
 
+# ---- saltfleet-supervise: an empty RUN would be the root of the file system ----
+
+refused 64 'expected NAME, RUN and a command' "$BIN/saltfleet-supervise" '' run -- true
+refused 64 'expected NAME, RUN and a command' "$BIN/saltfleet-supervise" name '' -- true
+
 # ---- choices.py ----
 
 echo text > file
