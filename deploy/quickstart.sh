@@ -39,7 +39,7 @@ while [ $# -gt 0 ]; do
 	esac
 	shift
 done
-[[ $steps =~ ^([1-9][0-9]*)?$ ]] || die 64 "--steps: expected a whole number, found $steps"
+[[ $steps =~ ^([1-9][0-9]{0,8})?$ ]] || die 64 "--steps: expected a whole number of at most 9 digits, found $steps"
 case "$size" in
 small | large | auto) ;;
 *) die 64 "--size: expected small, large or auto, found $size" ;;

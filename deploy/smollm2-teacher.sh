@@ -33,7 +33,7 @@ while [ $# -gt 0 ]; do
 	shift
 done
 
-[[ $steps =~ ^([1-9][0-9]*)?$ ]] && [ "${steps:-8}" -ge 8 ] || die 64 "--steps: expected at least 8, found $steps"
+[[ $steps =~ ^([1-9][0-9]{0,8})?$ ]] && [ "${steps:-8}" -ge 8 ] || die 64 "--steps: expected a whole number of at most 9 digits, at least 8, found $steps"
 
 if [ $build -eq 1 ]; then
 	programs_install

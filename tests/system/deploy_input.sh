@@ -38,6 +38,9 @@ refused 64 '--items: expected 1 or more, found -5' "$SOURCE/deploy/choices.py" g
 
 export SOURCE BIN
 example() { refused "$1" "$2" "$SOURCE/deploy/$3.sh" --no-build --dir "$scratch/mine" "${@:4}"; }
+for name in quickstart smollm2-teacher; do
+	example 64 '--steps: expected a whole number of at most 9 digits.*, found 1000000000000000000' $name --steps 1000000000000000000
+done
 for file in quickstart/salt.yaml quickstart/report.html smollm2-teacher/fleet.yaml; do
 	rm -rf mine
 	mkdir mine
