@@ -55,7 +55,7 @@ own_option() {
 }
 parse "$@"
 [ -n "$hosts_file" ] || die 64 "--hosts FILE is missing; see $self --help"
-[ -r "$hosts_file" ] || die 66 "$hosts_file: cannot be read"
+[ -r "$hosts_file" ] && [ ! -d "$hosts_file" ] || die 66 "--hosts: expected a readable file, found $hosts_file"
 [ $update -eq 0 ] || case "$verb" in up | restart | scale) ;; *) die 64 "$verb takes no --update" ;; esac
 SALT_SSH=${SALT_SSH:-ssh -o BatchMode=yes -o ConnectTimeout=10}
 for program in "${SALT_SSH%% *}" rsync; do

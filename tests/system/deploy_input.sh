@@ -80,6 +80,9 @@ ssh_sh() {		# ssh_sh VERB LINE ...: with these lines as the hosts file
 }
 export -f ssh_sh
 on_hosts() { refused "$1" "$2" bash -c 'ssh_sh "$@"' - "${@:3}"; }
+mkdir hosts
+refused 66 '--hosts: expected a readable file, found hosts' "$SOURCE/deploy/ssh.sh" status -c fleet.yaml --bin "$BIN" --hosts hosts
+rmdir hosts
 for word in selectord teachers=2 trainers=1; do
 	on_hosts 65 "hosts:1: ${word%=*} is given twice for alpha" up "alpha selectord teachers=1 trainers=1 $word"
 done
