@@ -69,16 +69,20 @@ def read_quiz(folder):
                     yield f"{file} {k}", f"{names[0].capitalize()}: {parts[0]}. {names[k].capitalize()}:", parts[k]
 
 
+class Parser(argparse.ArgumentParser):
+    def exit(self, status=0, message=None):
+        super().exit(64 if status == 2 else status, message)        # as sysexits.h has it
+
+
 def main():
-    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser = Parser(description=__doc__.split("\n")[0])
     parser.add_argument("kind", choices=["glosses", "quiz"])
     parser.add_argument("--items", type=int, default=1000, help="at most so many; default 1000")
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--from", dest="folder", type=pathlib.Path, help="default: where the Debian package has its data")
     args = parser.parse_args()
     if args.items < 1:
-        print(f"choices.py: --items: expected 1 or more, found {args.items}", file=sys.stderr)
-        sys.exit(64)
+        parser.error(f"argument --items: expected 1 or more, found {args.items}")
     folder = args.folder or pathlib.Path({"glosses": "/usr/share/wordnet", "quiz": "/usr/share/games/bsdgames/quiz"}[args.kind])
     package = {"glosses": "wordnet-base", "quiz": "bsdgames"}[args.kind]
     try:

@@ -33,6 +33,7 @@ refused 66 'choices.py: none/index cannot be read: No such file' "$SOURCE/deploy
 mkdir empty
 touch empty/data.{noun,verb,adj,adv}
 refused 64 '--items: expected 1 or more, found -5' "$SOURCE/deploy/choices.py" glosses --from empty --items -5
+refused 64 'argument --seed: invalid int value' "$SOURCE/deploy/choices.py" glosses --seed x
 
 # ---- the examples: a file of the user stays, and other options in the same folder are refused ----
 
