@@ -31,6 +31,7 @@ from .errors import SaltConfigError, SaltDataError, SaltMismatch, SaltNotFound, 
 
 try:
     import pyarrow as pa
+    import pyarrow.compute as pc
     import pyarrow.parquet as pq
 except ImportError as e:
     raise ImportError("saltfleet.export needs pyarrow: pip install pyarrow") from e
@@ -157,12 +158,18 @@ class _File:
         return {name: self._table[name][place[1]] for name in self._names}      # type: ignore[index]
 
 
-def _matrix(row: dict[str, Any], name: str, dtype: type, where: str) -> tuple[np.ndarray, np.ndarray]:
+def _matrix(row: dict[str, Any], name: str, dtype: pa.DataType, where: str) -> tuple[np.ndarray, np.ndarray]:
     """Flat values and lengths of a list of lists."""
     if name not in row:
         raise SaltDataError(f"{where}: expected a column {name}, found {sorted(row)}")
-    inner = row[name].values
-    return inner.flatten().to_numpy(zero_copy_only=False).astype(dtype), np.diff(inner.offsets.to_numpy())
+    try:
+        inner = row[name].values
+        flat, lengths = inner.flatten(), pc.list_value_length(inner)
+        if flat.null_count or lengths.null_count:
+            raise ValueError("nulls")
+        return flat.cast(dtype).to_numpy(zero_copy_only=False), lengths.to_numpy(zero_copy_only=False)
+    except (AttributeError, TypeError, ValueError, NotImplementedError) as e:       # no lists, or numbers that dtype cannot hold
+        raise SaltDataError(f"{where}: {name}: expected lists of lists of {dtype}, found {row[name].type}: {e}") from None
 
 
 def _submit(lease: client.Lease, i: int, row: dict[str, Any], where: str) -> None:
@@ -172,28 +179,29 @@ def _submit(lease: client.Lease, i: int, row: dict[str, Any], where: str) -> Non
         raise SaltMismatch(f"{where}: token {at}: expected {lease.tokens[i][at]} of the corpus, found "
                            f"{tokens[at] if at < len(tokens) else 'none'} ({len(tokens)} tokens)")
     if lease.kind == "sampled":
-        ids, lengths = _matrix(row, "ids", np.int32, where)
-        counts, _ = _matrix(row, "counts", np.int32, where)
-        draws = np.repeat(ids, counts)
-        sums = np.add.reduceat(counts, np.concatenate([[0], np.cumsum(lengths)[:-1]])) if len(counts) else np.zeros(0)
-        if len(lengths) != lease.context or (lengths == 0).any() or (sums != lease.n_draws).any():
+        (ids, lengths), (counts, counted) = _matrix(row, "ids", pa.int32(), where), _matrix(row, "counts", pa.int32(), where)
+        if not np.array_equal(lengths, counted) or (counts < 0).any():
+            raise SaltDataError(f"{where}: counts: expected one number >= 0 for each id, found {len(counts)} for {len(ids)} ids, the least is "
+                                f"{min(counts, default=None)}")
+        sums = np.bincount(np.repeat(np.arange(len(lengths)), lengths), counts, len(lengths)).astype(np.int64)
+        if len(lengths) != lease.context or (sums != lease.n_draws).any():
             raise SaltDataError(f"{where}: expected {lease.context} positions of {lease.n_draws} draws, found {len(lengths)} positions of "
                                 f"{sorted(set(sums.tolist()))} draws")
-        lease.submit_samples(i, draws.reshape(lease.context, lease.n_draws))
+        lease.submit_samples(i, np.repeat(ids, counts).reshape(lease.context, lease.n_draws))
     elif lease.kind == "topk":
-        ids, lengths = _matrix(row, "ids", np.int32, where)
-        log_p, _ = _matrix(row, "logprobs", np.float32, where)
-        if len(lengths) != lease.context or (lengths != lease.k).any():
-            raise SaltDataError(f"{where}: expected {lease.context} positions of {lease.k} ids, found {len(lengths)} positions of "
-                                f"{sorted(set(lengths.tolist()))} ids")
+        (ids, lengths), (log_p, others) = _matrix(row, "ids", pa.int32(), where), _matrix(row, "logprobs", pa.float32(), where)
+        for name, found in (("ids", lengths), ("logprobs", others)):
+            if len(found) != lease.context or (found != lease.k).any():
+                raise SaltDataError(f"{where}: {name}: expected {lease.context} positions of {lease.k}, found {len(found)} positions of "
+                                    f"{sorted(set(found.tolist()))}")
         ids, log_p = ids.reshape(lease.context, lease.k), log_p.reshape(lease.context, lease.k)
         best = np.argsort(-log_p, axis=1, kind="stable")
         lease.submit_topk(i, np.take_along_axis(ids, best, 1), np.take_along_axis(log_p, best, 1))
     else:
-        log_p, lengths = _matrix(row, "logprobs", np.float32, where)
-        if len(lengths) != lease.context or (lengths < lease.n_valid).any():
-            raise SaltDataError(f"{where}: expected {lease.context} positions of {lease.n_valid} probabilities, found {len(lengths)} positions of "
-                                f"{sorted(set(lengths.tolist()))}")
+        log_p, lengths = _matrix(row, "logprobs", pa.float32(), where)
+        if len(lengths) != lease.context or lengths[0] < lease.n_valid or (lengths != lengths[0]).any():
+            raise SaltDataError(f"{where}: expected {lease.context} positions of the same number of probabilities, at least {lease.n_valid}, found "
+                                f"{len(lengths)} positions of {sorted(set(lengths.tolist()))}")
         # Logits of the tempered distribution are log_p * tau.
         lease.submit_logits(i, log_p.reshape(lease.context, -1) * np.float32(lease.tau))
 

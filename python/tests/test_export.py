@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import threading
+import types
 
 import numpy as np
 import pytest
@@ -155,3 +156,23 @@ def test_steps(made, tmp_path):
     with pytest.raises(saltfleet.SaltTimeout, match="rows of step 0"):
         export.to_parquet(fleet.config, tmp_path / "y.parquet", timeout_s=0.3, overrides=["selector.endpoints=[tcp://127.0.0.1:9]"])
     assert not list(tmp_path.glob("y.*"))
+
+
+@pytest.mark.parametrize("kind, columns, found", [
+    ("sampled", {"ids": [[1], []], "counts": [[2], []]}, r"of 2 draws, found 2 positions of \[0, 2\] draws"),
+    ("sampled", {"ids": [[1], [2]], "counts": [[1, 1], [2]]}, "counts: expected one number >= 0 for each id, found 3 for 2 ids"),
+    ("sampled", {"ids": [[1, 3], [2]], "counts": [[3, -1], [2]]}, "the least is -1"),
+    ("sampled", {"ids": [[1], [2]], "counts": [[2.9], [2.0]]}, "counts: expected lists of lists of int32, found .*2.9"),
+    ("sampled", {"ids": [[2**32 + 1], [2]], "counts": [[2], [2]]}, "ids: expected lists of lists of int32, found .*4294967297"),
+    ("topk", {"ids": [[1, 2]] * 2, "logprobs": [[-1.0], [-1.0, -2.0, -3.0]]}, r"logprobs: expected 2 positions of 2, found 2 positions of \[1, 3\]"),
+    ("topk", {"ids": [[1, 2]] * 2, "logprobs": [[None, -2.0], [-1.0, -2.0]]}, "logprobs: expected lists of lists of float, found .*nulls"),
+    ("topk", {"ids": [1, 2], "logprobs": [[-1.0, -2.0]] * 2}, "ids: expected lists of lists of int32, found list<element: int64>"),
+    ("dense", {"logprobs": [[-1.0, -2.0], [-1.0] * 4]}, r"of the same number of probabilities, at least 2, found 2 positions of \[2, 4\]"),
+])
+def test_lists_that_do_not_fit(kind, columns, found, tmp_path):
+    """Files made elsewhere: ragged lists, and numbers that int32 cannot hold, are no other label."""
+    pq.write_table(pa.table({"seq": [0], "input_ids": [[5, 6, 7]], **{k: [v] for k, v in columns.items()}}), tmp_path / "x.parquet")
+    lease = types.SimpleNamespace(kind=kind, context=2, n_draws=2, k=2, n_valid=2, tau=1.0, tokens=np.array([[5, 6, 7]]), submit_samples=print,
+                                  submit_topk=print, submit_logits=print)
+    with pytest.raises(saltfleet.SaltDataError, match=found):
+        export._submit(lease, 0, export._File(tmp_path / "x.parquet").row(0), "x.parquet: sequence 0")
