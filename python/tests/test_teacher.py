@@ -20,7 +20,7 @@ import torch
 from safetensors.numpy import load_file, save_file
 
 import saltfleet
-from saltfleet.teacher import __main__
+from saltfleet.teacher import __main__, vllm
 from fleet import BIN, CONTEXT as L, LICENCES, TOKENIZER, Fleet, free_port, make_model, saltctl
 
 HERE = pathlib.Path(__file__).parent
@@ -376,6 +376,7 @@ def test_stop_and_kill(make_fleet, trained):
 @pytest.mark.parametrize("arguments,code,text", [
     (["--device", "cuda:99"], 78, "--device"),
     (["--device", "nonsense"], 78, "expected auto, cpu, cuda or cuda:N, found nonsense"),
+    (["--device", "meta"], 78, "expected auto, cpu, cuda or cuda:N, found meta"),
     (["-c", "/nonexistent/fleet.yaml"], 66, "/nonexistent/fleet.yaml"),
 ])
 def test_arguments(make_fleet, here, trained, arguments, code, text):
@@ -387,6 +388,10 @@ def test_usage(capsys):
     with pytest.raises(SystemExit) as end:
         __main__.main(["--model", "m", "-c", "f", "--batch", "0"])
     assert end.value.code == 64 and "expected auto or a number from 1 on, found 0" in capsys.readouterr().err
+    for seconds in ("0", "-1", "nan", "inf"):
+        with pytest.raises(SystemExit) as end:
+            __main__.main(["--model", "m", "-c", "f", "--vllm", "http://127.0.0.1:9", "--vllm-timeout", seconds])
+        assert end.value.code == 64 and f"--vllm-timeout: expected seconds above 0, at most 86400, found {seconds}" in capsys.readouterr().err
 
 
 # ---- vLLM (a stand-in: vllm_stub.py) ----
@@ -442,3 +447,27 @@ def test_vllm_refuses(make_fleet, here, trained, tmp_path):
     assert code == 78 and f"found {L + 2}: start it with --max-model-len 35" in last, last
     code, last = here(fleet, trained, "--vllm", f"127.0.0.1:{port}")
     assert code == 78 and "expected http://HOST:PORT" in last, last
+
+
+@pytest.mark.parametrize("url", ["http://127.0.0.1:80000", "http://127.0.0.1:port", "http://[::1", "http://a..b:8000", "ftp://127.0.0.1"])
+def test_vllm_url(url):
+    """It is refused at once: a server that does not answer would be waited for."""
+    with pytest.raises(saltfleet.SaltConfigError, match=f"--vllm: expected http://HOST:PORT or https://HOST:PORT, found {re.escape(url)}"):
+        vllm.Server(url, 5)
+
+
+def test_vllm_key(monkeypatch):
+    """A key with the end of the line of its file: refused without being shown."""
+    monkeypatch.setenv("VLLM_API_KEY", "secret\n")
+    with pytest.raises(saltfleet.SaltConfigError, match="VLLM_API_KEY .*expected printable ASCII") as e:
+        vllm.Server("http://127.0.0.1:9", 5)
+    assert "secret" not in str(e.value)
+
+
+def test_vllm_no_json(monkeypatch):
+    """Another server is at the address: what it answers is in the reason."""
+    monkeypatch.setattr(vllm, "RETRY_S", 0)
+    server = vllm.Server("http://127.0.0.1:9", 5)
+    monkeypatch.setattr(server, "once", lambda *_: (200, b"<html>"))
+    with pytest.raises(vllm.Gone, match="200: expected JSON, found b'<html>'"):
+        server.ask("GET", "/v1/models")

@@ -18,6 +18,7 @@ from .loop import Loop
 
 SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 
+
 class _Parser(argparse.ArgumentParser):
     def error(self, message: str) -> NoReturn:
         self.print_usage(sys.stderr)
@@ -56,6 +57,8 @@ def _arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     args = p.parse_args(argv)
     if args.threads < 0:
         p.error(f"--threads: expected a number from 0 on, found {args.threads}")
+    if not 0 < args.vllm_timeout <= 86400:      # 0 would not wait at all, and sockets refuse others
+        p.error(f"--vllm-timeout: expected seconds above 0, at most 86400, found {args.vllm_timeout:g}")
     return args
 
 

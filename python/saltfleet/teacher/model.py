@@ -33,6 +33,8 @@ def device_of(name: str) -> torch.device:
         name = "cuda" if torch.cuda.is_available() else "cpu"
     try:
         device = torch.device(name)
+        if device.type not in ("cpu", "cuda"):
+            raise RuntimeError
     except RuntimeError:
         raise SaltConfigError(f"--device: expected auto, cpu, cuda or cuda:N, found {name}") from None
     if device.type == "cuda" and not torch.cuda.is_available():

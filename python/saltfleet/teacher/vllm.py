@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import argparse
 import concurrent.futures
+import contextlib
 import http.client
 import json
 import math
@@ -54,15 +55,22 @@ class Server:
     """HTTP requests. Any thread; each thread has its own connection."""
 
     def __init__(self, url: str, timeout_s: float):
-        parts = urllib.parse.urlsplit(url)
-        if parts.scheme not in ("http", "https") or not parts.hostname:
-            raise SaltConfigError(f"--vllm: expected http://HOST:PORT or https://HOST:PORT, found {url}")
+        try:
+            parts = urllib.parse.urlsplit(url)
+            if parts.scheme not in ("http", "https") or not parts.hostname:
+                raise ValueError("no http:// or https:// with a host")
+            parts.port, parts.hostname.encode("idna")       # ValueError: not below 65536; no name of a host
+        except ValueError as e:
+            raise SaltConfigError(f"--vllm: expected http://HOST:PORT or https://HOST:PORT, found {url}: {e}") from None
         self.url, self._parts, self._timeout_s = url, parts, timeout_s
         self._path = parts.path.rstrip("/").removesuffix("/v1")
         self._local = threading.local()
         self._sockets: set[socket.socket | None] = set()
         self.stop = threading.Event()
-        key = os.environ.get("VLLM_API_KEY") or os.environ.get("OPENAI_API_KEY")
+        key = os.environ.get("VLLM_API_KEY") or os.environ.get("OPENAI_API_KEY") or ""
+        if not re.fullmatch(r"[!-~]*", key):
+            raise SaltConfigError("VLLM_API_KEY or OPENAI_API_KEY: expected printable ASCII characters alone, found others, such as spaces or the end "
+                                  "of a line")
         self._headers = {"Content-Type": "application/json", **({"Authorization": f"Bearer {key}"} if key else {})}
 
     def once(self, method: str, path: str, body: Any = None) -> tuple[int, bytes]:
@@ -110,13 +118,14 @@ class Server:
             try:
                 status, data = self.once(method, path, body)
                 if status == 200:
-                    return json.loads(data)
-                why = _message(data)
+                    with contextlib.suppress(ValueError):
+                        return json.loads(data)
+                why = _message(data) if status != 200 else f"expected JSON, found {data[:80]!r}"
                 failures += status >= 500 and status != 503
                 if (400 <= status < 500 and status not in (408, 429)) or failures >= 3:
                     raise Refused(status, why)
                 why = f"{status}: {why}"
-            except (OSError, http.client.HTTPException, ValueError) as e:
+            except (OSError, http.client.HTTPException) as e:
                 why = str(e) or type(e).__name__
             if time.monotonic() - begun > RETRY_S or self.stop.wait(wait_s):
                 raise Gone(why)
