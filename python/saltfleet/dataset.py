@@ -118,8 +118,9 @@ class SaltDataset(IterableDataset[Batch]):
                     None: no limit; the reason of a wait is logged (logger "saltfleet")
     micro_batches   number of batches per step, of B / micro_batches rows each
 
-    Give it to a DataLoader with batch_size=None and num_workers 0 or 1. Errors: saltfleet.errors; all except
-    SaltTimeout are final.
+    Give it to a DataLoader with batch_size=None and num_workers 0 or 1. With 1 the worker has a copy: the
+    state_dict of this object does not advance, and switch() and set_step() do not reach the copy. Errors:
+    saltfleet.errors; all except SaltTimeout are final.
     """
 
     def __init__(self, config: str | os.PathLike[str], rank: int | None = None, world_size: int | None = None, *,
