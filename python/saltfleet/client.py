@@ -107,6 +107,12 @@ def _fields(struct: Any, into: type[T]) -> dict[str, Any]:
     return {f.name: _python(getattr(struct, f.name)) for f in dataclasses.fields(into)}    # type: ignore[arg-type]
 
 
+def _natural(call: str, **values: int) -> None:
+    for what, value in values.items():
+        if not 0 <= value < 2**63:
+            raise SaltRangeError(f"{call}: {what}: expected a number >= 0, found {value}")
+
+
 class _Memory:
     """An array in C memory. numpy's view keeps this object alive, and this object keeps the owner alive."""
 
@@ -199,7 +205,10 @@ class _Handle:
             keep.append(name_text := new("char[]", name.encode()))
             o.name = name_text
         for key, value in options.items():
-            setattr(o, key, value)
+            try:
+                setattr(o, key, value)
+            except OverflowError:
+                raise SaltRangeError(f"{type(self).__name__}: {key}: expected a number from 0 to {2**32 - 1}, found {value}") from None
         o.log = log_line
         error = new("struct salt_error *")
         s = new("struct salt **")
@@ -324,9 +333,7 @@ class Trainer(_Handle):
         for."""
         if n is None:
             n = self.plan.batch - first
-        for what, value in (("step", step), ("first", first), ("n", n)):
-            if not 0 <= value < 2**63:
-                raise SaltRangeError(f"rows: {what}: expected a number >= 0, found {value}")
+        _natural("rows", step=step, first=first, n=n)
 
         def wait(timeout_ms: int) -> Rows | None:
             rows = new("struct salt_rows **")
@@ -337,19 +344,25 @@ class Trainer(_Handle):
     def checkpointed(self, step: int) -> None:
         """States that the oldest complete checkpoint from which the run may resume is that of `step`. Never
         waits; flush() does."""
+        _natural("checkpointed", step=step)
+        if step > self.plan.steps:      # selectord would drop the labels of all steps
+            raise SaltRangeError(f"checkpointed: step: expected at most trainer.steps = {self.plan.steps}, found {step}")
         self._call(lib.salt_checkpointed, step)
 
     def release(self, step: int) -> None:
         """States that the checkpoint of the switch (step) is on disk: no more labels are needed. Never waits;
         flush() does."""
+        _natural("release", step=step)
         self._call(lib.salt_release, step)
 
     def switch(self, step: int) -> None:
         """With until_margin: sets the switch step, which the caller decides."""
+        _natural("switch", step=step)
         self._call(lib.salt_switch, step)
 
     def kd_weight(self, step: int) -> float:
         """Distillation weight of a step, for the present switch step."""
+        _natural("kd_weight", step=step)
         with self._open as s:
             return float(lib.salt_kd_weight(s, step))
 

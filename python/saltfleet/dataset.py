@@ -258,6 +258,8 @@ class SaltDataset(IterableDataset[Batch]):
         world_size. sequences None: the first trainer.eval_sequences, 0: all."""
         if not self.plan.corpus_heldout:
             raise SaltConfigError(f"SaltDataset.heldout: {self._open['config']} names no corpus.heldout")
+        if batch_size < 1 or (sequences or 0) < 0:
+            raise SaltRangeError(f"SaltDataset.heldout: expected batch_size >= 1 and sequences >= 0 or None, found {batch_size} and {sequences}")
         corpus = Corpus(self.plan.corpus_heldout, self.plan.corpus_dtype or None)
         total = corpus.n_windows(self.plan.context)
         mine = range(self.rank, min(total, (self.plan.eval_sequences if sequences is None else sequences) or total), self.world_size)

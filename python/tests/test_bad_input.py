@@ -83,6 +83,25 @@ def test_places(fleet: Fleet) -> None:
     raised(saltfleet.SaltConfigError, lambda: SaltDataset(fleet.config, micro_batches=3), "micro_batches", "8 rows", "found 3")
     raised(saltfleet.SaltRangeError, lambda: SaltDataset(fleet.config).set_step(13), "0 to 12", "found 13")
     raised(saltfleet.SaltRangeError, lambda: saltfleet.Trainer(fleet.config).rows(0, 4, 8), "trainer.batch = 8", "8 from row 4")
+    raised(saltfleet.SaltRangeError, lambda: SaltDataset(fleet.config, vocab_size=-1), "vocab", "found -1")
+
+
+@pytest.mark.parametrize("call", ["checkpointed", "release", "switch", "kd_weight"])
+def test_steps(fleet: Fleet, call: str) -> None:
+    raised(saltfleet.SaltRangeError, lambda: getattr(SaltDataset(fleet.config), call)(-1), f"{call}: step", "found -1")
+
+
+def test_checkpoint_after_the_end(fleet: Fleet) -> None:
+    """In silence it would release the teachers, and the rows of phase one would never be labelled."""
+    dataset = SaltDataset(fleet.config)
+    raised(saltfleet.SaltRangeError, lambda: dataset.checkpointed(13), "checkpointed: step", "trainer.steps = 12", "found 13")
+    dataset.flush(20)
+    assert not dataset.view().released and dataset.view().checkpointed == 0
+
+
+def test_heldout(fleet: Fleet) -> None:
+    for arguments in ((0,), (-1,), (8, -5)):
+        raised(saltfleet.SaltRangeError, lambda: list(SaltDataset(fleet.config).heldout(*arguments)), "batch_size >= 1", str(arguments[-1]))
 
 
 # ---- selectord ----
