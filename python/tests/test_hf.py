@@ -191,6 +191,10 @@ def test_refused(fleet, student, tmp_path):
         make_trainer(fleet, student, tmp_path, max_steps=13)
     with pytest.raises(SaltConfigError, match="dataloader_num_workers: expected 0, found 2"):
         make_trainer(fleet, student, tmp_path, dataloader_num_workers=2)
+    with pytest.raises(SaltConfigError, match="expected label_smoothing_factor 0 .*found 0.1 and None"):
+        make_trainer(fleet, student, tmp_path, label_smoothing_factor=0.1)
+    with pytest.raises(SaltConfigError, match="no compute_loss_func.*found 0.0 and <built-in function max>"):
+        SaltTrainer(None, TrainingArguments(str(tmp_path), use_cpu=True, report_to="none"), config=fleet.config, compute_loss_func=max)
     with pytest.raises(SaltConfigError, match="found neither"):
         SaltTrainer(None, TrainingArguments(str(tmp_path), use_cpu=True, report_to="none"))
     with pytest.raises(SaltConfigError, match="micro_batches 4 .*micro_batches 1"):
