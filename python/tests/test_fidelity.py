@@ -18,9 +18,9 @@ from fleet import CONTEXT, TOKENIZER, Fleet
 from saltfleet.teacher import fidelity
 
 
-def opt(folder: pathlib.Path, seed: int) -> OPTForCausalLM:
+def opt(folder: pathlib.Path, seed: int, vocab: int = 4096, positions: int = 64) -> OPTForCausalLM:
     torch.manual_seed(seed)
-    config = OPTConfig(vocab_size=4096, hidden_size=32, num_hidden_layers=1, ffn_dim=64, num_attention_heads=2, max_position_embeddings=64,
+    config = OPTConfig(vocab_size=vocab, hidden_size=32, num_hidden_layers=1, ffn_dim=64, num_attention_heads=2, max_position_embeddings=positions,
                        word_embed_proj_dim=32, dropout=0.0, init_std=0.4, tie_word_embeddings=True)
     m = OPTForCausalLM(config).eval()
     m.save_pretrained(folder)
@@ -77,3 +77,7 @@ def test_live(make_fleet: Callable[..., Fleet], tmp_path: pathlib.Path, capsys: 
         assert other["kl_nats"] > 0.05
     assert fidelity.main(["--model", str(tmp_path / "opt"), "-c", str(fleet.config), "--step", "7", "--device", "cpu"]) == 78
     assert "a step of phase one" in capsys.readouterr().err
+    for vocab, positions in ((4000, 64), (4096, CONTEXT // 2)):     # less than corpus and context have
+        opt(tmp_path / "small", 7, vocab, positions)
+        assert fidelity.main(["--model", str(tmp_path / "small"), "-c", str(fleet.config), "--device", "cpu", "--timeout", "60"]) == 78
+        assert f"found {vocab} ids and {positions} positions" in capsys.readouterr().err
