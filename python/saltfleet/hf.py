@@ -126,8 +126,8 @@ class SaltTrainer(Trainer):
             raise SaltConfigError(f"SaltTrainer: dataloader_num_workers: expected 0, found {args.dataloader_num_workers}: SaltDataset fetches "
                                   "in threads of its own")
         if args.label_smoothing_factor or kwargs.get("compute_loss_func") is not None:
-            raise SaltConfigError(f"SaltTrainer: expected label_smoothing_factor 0 and no compute_loss_func, since the loss is that of fleet.yaml, found "
-                                  f"{args.label_smoothing_factor} and {kwargs.get('compute_loss_func')}")
+            raise SaltConfigError(f"SaltTrainer: expected label_smoothing_factor 0 and no compute_loss_func, since the loss is that of fleet.yaml, "
+                                  f"found {args.label_smoothing_factor} and {kwargs.get('compute_loss_func')}")
         args.device                                     # sets up torch.distributed; before that, world_size is 1
         parts = args.gradient_accumulation_steps
         if train_dataset is None:

@@ -94,8 +94,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         device = models.device_of(args.device)
         vocab, context = _shape(args.model, args.trust_remote_code)
         if vocab < plan.vocab or context < plan.context:
-            raise SaltMismatch(f"{args.model}: expected a model of at least {plan.vocab} ids, the corpus's vocabulary, and corpus.context = {plan.context} "
-                               f"positions, found {vocab} ids and {context} positions in its config.json")
+            raise SaltMismatch(f"{args.model}: expected a model of at least {plan.vocab} ids, the corpus's vocabulary, and corpus.context = "
+                               f"{plan.context} positions, found {vocab} ids and {context} positions in its config.json")
         net = models.load(Model(args.model, vocab, context), device, models.dtype_of(args.dtype, plan.compute_class, device),
                           args.trust_remote_code)
         print(json.dumps({"compute_class": plan.compute_class, "label_kind": plan.label_kind, **fidelity(net, rows, plan, device)}, indent=2))

@@ -69,8 +69,8 @@ class Server:
         self.stop = threading.Event()
         key = os.environ.get("VLLM_API_KEY") or os.environ.get("OPENAI_API_KEY") or ""
         if not re.fullmatch(r"[!-~]*", key):
-            raise SaltConfigError("VLLM_API_KEY or OPENAI_API_KEY: expected printable ASCII characters alone, found others, such as spaces or the end "
-                                  "of a line")
+            raise SaltConfigError("VLLM_API_KEY or OPENAI_API_KEY: expected printable ASCII characters alone, found others, such as spaces or "
+                                  "the end of a line")
         self._headers = {"Content-Type": "application/json", **({"Authorization": f"Bearer {key}"} if key else {})}
 
     def once(self, method: str, path: str, body: Any = None) -> tuple[int, bytes]:
