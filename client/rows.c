@@ -181,6 +181,9 @@ salt_checkpointed(struct salt *s, uint64_t step, struct salt_error *e)
 
 	if (rc != 0)
 		return rc;
+	if (step > s->phase.total_steps)		/* selectord would drop the labels of all steps */
+		return client__error(e, SALT_RANGE, "salt_checkpointed: step: expected at most trainer.steps = %" PRIu64 ", found %" PRIu64,
+		    s->phase.total_steps, step);
 	if (step > 0)
 		rc = client__run_store(s, e);
 	pthread_mutex_lock(&s->lock);

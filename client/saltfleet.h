@@ -292,7 +292,8 @@ SALT_API int salt_rows_padded(const struct salt_rows *rows, uint32_t k, int64_t 
  * run may call it. The process of rank 0 stores the options, the corpora's fingerprints and the label set's
  * identity in run.dir, as trainerd's checkpoints do. From then on salt_open rejects other identity options
  * there (SALT_CONFIG) and another corpus (SALT_MISMATCH), and salt_rows rejects another label set
- * (SALT_MISMATCH), because the run would continue with other rows or other labels.
+ * (SALT_MISMATCH), because the run would continue with other rows or other labels. SALT_RANGE: `step` is above
+ * trainer.steps.
  * salt_release - the switch has happened and its checkpoint is on disk: no more labels are needed.
  * SALT_RANGE: `step` is not the switch step.
  * salt_switch - with until_margin: sets the switch step, which the caller decides from its held-out loss and

@@ -218,6 +218,7 @@ margin(void)
 	salt_rows_free(&r);
 	CHECK(salt_plan(s, &p, &e) == 0 && p.switch_step == SALT_UNKNOWN && p.margin_nats == 0.1 && p.steps == STEPS && p.batch == BATCH);
 	CHECK(salt_release(s, 2, &e) == SALT_RANGE);
+	CHECK(salt_checkpointed(s, STEPS + 1, &e) == SALT_RANGE);
 	CHECK(salt_checkpointed(s, 1, &e) == 0 && salt_flush(s, 10 * SECOND, &e) == 0 && f.checkpointed == 1);
 	CHECK(salt_switch(s, 2, &e) == 0 && salt_plan(s, &p, &e) == 0 && p.switch_step == 2);
 	for (uint64_t step = 2; step < STEPS; step++) {
