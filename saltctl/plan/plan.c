@@ -42,7 +42,7 @@ static const struct cli_option options[] = {
 	{"cores", "N", "of a host, for the trainer; default: those that may be used here", false},
 	{"overlap", "X", "share of the reduction's transfers hidden by backward, 0 to 1; default: as measured, else 0", false},
 	{"device-memory", "GIB", "what fits on a GPU of so much memory; default: the one that is found here", false},
-	{"saving", "X", "share of the steps that a teacher is expected to save; default 0.27 (paper: 0.25 to 0.29; docs/results.md: 0.14 and 0.17 for small students, 0.26 and 0.19 with Muon)", false},
+	{"saving", "X", "share of the steps that a teacher is expected to save; default 0.27 (paper: 0.25 to 0.29; docs/results.md: 0.14 and 0.17 for small students, 0.26 and 0.20 with Muon)", false},
 	{"label-bytes", "B", "bytes of a token's label; default: the measured run's, else an estimate", false},
 	CTL_JSON, CTL_END
 };
