@@ -127,14 +127,15 @@ class Results:
 
     def best_share(self, size, kinds, base_name="baseline"):
         """(mean, se, recipe, bounds, seeds) of the recipe with the smallest mean share, among those of the most seeds; None where
-        no run is."""
+        no run is. se: None if some shares are upper bounds."""
         found = []
         for name in self.claimed(size, kinds):
             values, bounds = self.shares(size, name, base_name)
             reached = [v for v in values if v is not None]
             if reached and len(reached) == len(values):
-                found.append((-len(values), (*mean_se(reached), name, bounds, len(values))))
-        return min(found)[1] if found else None
+                mean, se = mean_se(reached)
+                found.append((-len(values), mean, (mean, None if bounds else se, name, bounds, len(values))))
+        return min(found, key=lambda f: f[:2])[2] if found else None
 
 
 def number(v, fmt):
@@ -195,7 +196,7 @@ def claim_table(results, size):
                 plus_minus([100 * r["final"]["accuracy"] for r in runs.values()], ".2f"),
                 plus_minus([r["final"]["bits_per_byte"] for r in runs.values()], ".4f"),
                 plus_minus([loss(r) - loss(bases[s]) for s, r in runs.items() if s in bases], "+.4f") if name != "baseline" else "",
-                plus_minus([100 * v for v in values if v is not None], ".1f") + (f"; {bounds} at most" if bounds else "") +
+                (f"{100 * mean_se(values)[0]:.1f}; {bounds} at most" if bounds else plus_minus([100 * v for v in values if v is not None], ".1f")) +
                 (f"; {missed} not reached" if missed else "") if values else ""])
             values = []                    # once, in the recipe's first row
     return f"Seeds {', '.join(map(str, recipes.CLAIM_SEEDS))}, complete runs, mean ± standard error:\n\n" + table(

@@ -12,8 +12,8 @@
  *
  * If the process gets SIGTERM, SIGINT or SIGHUP between begin and end, it removes the files and ends. SIGKILL
  * leaves them; the next ctl_folder_begin of the same FOLDER removes and reports them. The writer holds a lock on
- * FOLDER.PID.tmp: while it is held, another begin of FOLDER fails with ERR_BUSY. A process makes one folder at a
- * time.
+ * FOLDER.PID.tmp: while it is held, another ctl_folder_begin of FOLDER fails with ERR_BUSY. A process makes one
+ * folder at a time.
  */
 #ifndef SALT_CTL_FOLDER_H
 #define SALT_CTL_FOLDER_H

@@ -166,6 +166,15 @@ class Cells(WithFolder):
         mean, se, name, *_ = tables.Results(s).best_share("small", ("salt",))
         self.assertEqual((mean, se, name), (0.8, 0.0, "salt"))
 
+    def test_an_upper_bound_has_no_standard_error(self):
+        s = self.study()
+        self.put_sweep()
+        for seed, final in zip(recipes.CLAIM_SEEDS, (3.9, 4.0, 4.0), strict=True):
+            self.put(recipes.Cell("small", "baseline", 4e-3, seed), result(4.0))
+            self.put(recipes.Cell("small", "salt", 4e-3, seed, 80), result(final))        # 3.9: no run is short enough
+        self.assertEqual(tables.Results(s).best_share("small", ("salt",)), (0.8, None, "salt", 1, 3))
+        self.assertIn("| 80.0; 1 at most |", tables.claim_table(tables.Results(s), "small"))
+
     def test_shorter_runs_scale(self):
         options = recipes.Cell("small", "salt", 2e-3, 2, 70).options()
         self.assertEqual((options["trainer.steps"], options["trainer.warmup"], options["phase_one.steps"]), (560, 56, 224))

@@ -224,7 +224,7 @@ read_divisors(const struct gguf *g, const char *name, const struct model_config 
 	return gguf_read_f32(t, 0, n, out, note);
 }
 
-/* A file has one scaling of positions: by its keys or by the tensor `name`. */
+/* Refuses a file that states a scaling of positions both in its keys and by the tensor `name`. */
 static int
 only_scaling(const struct gguf *g, const char *name, const struct model_config *cfg, struct err_note *note)
 {
